@@ -1,0 +1,26 @@
+"""npuc: an inspectable compiler from language-model checkpoints to NPU programs.
+
+The public names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from npuc.ir.errors import UserError as UserError
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "UserError": "npuc.ir.errors",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'npuc' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
