@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from npuc.ir.shapes import Dim, broadcast_shapes
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     AffineMapAttr,
     AnyFloat,
     ArrayAttr,
@@ -19,7 +21,6 @@ from xdsl.dialects.builtin import (
     FlatSymbolRefAttrConstr,
     FloatAttr,
     IntegerAttr,
-    NoneAttr,
     StringAttr,
     SymbolNameConstraint,
     SymbolRefAttr,
@@ -48,8 +49,6 @@ from xdsl.irdl import (
 from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, Pure, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
-from npuc.ir.shapes import Dim, broadcast_shapes
-
 BATCH, SEQ, CTX = (AffineExpr.dimension(i) for i in range(3))
 
 
@@ -66,7 +65,7 @@ def tensor_type(shape: Sequence[Dim], element: Attribute) -> TensorType[Attribut
     if all(isinstance(d, int) for d in shape):
         return TensorType(element, [d for d in shape if isinstance(d, int)])
     exprs = tuple(AffineExpr.constant(d) if isinstance(d, int) else d for d in shape)
-    sizes = [d if isinstance(d, int) else -1 for d in shape]
+    sizes = [d if isinstance(d, int) else DYNAMIC_INDEX for d in shape]
     return TensorType(element, sizes, DimsAttr(AffineMapAttr(AffineMap(3, 0, exprs))))
 
 
