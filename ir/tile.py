@@ -230,7 +230,8 @@ def buffer_type(shape: Sequence[int], element: Attribute, memory: str) -> MemRef
 def memory_of(value: SSAValue | Attribute) -> str:
     """The name of the memory a buffer lies in."""
     kind = value.type if isinstance(value, SSAValue) else value
-    assert isinstance(kind, MemRefType) and isinstance(kind.memory_space, StringAttr)
+    assert isinstance(kind, MemRefType)
+    assert isinstance(kind.memory_space, StringAttr)
     return kind.memory_space.data
 
 
@@ -374,7 +375,7 @@ RUNTIME_PARAMETERS = ("slot", "position", "valid", "last", "end")
 
 @irdl_op_definition
 class RuntimeOp(IRDLOperation):
-    """A runtime parameter of a row: slot, position, valid, last = max(valid − 1, 0), end = position + valid."""
+    """A row's runtime parameter: slot, position, valid, last = max(valid − 1, 0), end = position + valid."""
 
     name = "tile.runtime"
     parameter = attr_def(StringAttr)
@@ -601,7 +602,8 @@ def slice_strides(type: MemRefType[Attribute], per_slice: bool) -> tuple[int, ..
 TILE = Dialect(
     "tile",
     [
-        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, RuntimeOp, ConstantOp, ForOp, CallOp, PassOp, CopyOp,
+        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, RuntimeOp, ConstantOp, ForOp, CallOp, PassOp,
+        CopyOp,
     ],
     [ReplicatedAttr, SlicedAttr, HostAttr],
 )  # fmt: skip
