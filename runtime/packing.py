@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from npuc.ir.errors import UserError
@@ -32,9 +32,11 @@ def _bad(message: str) -> UserError:
 
 def _integers(step: Step, key: str) -> Shape:
     value = step.get(key)
-    if not isinstance(value, list | tuple) or not all(type(v) is int and v >= 0 for v in value):
+    numbers = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ("none",)
+    result = tuple(number for number in numbers if type(number) is int and number >= 0)
+    if len(result) != len(numbers):
         raise _bad(f"step {step.get('op')!r} needs {key!r}, a list of integers, not {value!r}")
-    return tuple(value)
+    return result
 
 
 def _permutation(step: Step, rank: int) -> Shape:
