@@ -1,0 +1,267 @@
+"""Repeated layers of a model: where they are, which of them are alike, and how they are called.
+
+A model is run once without data (`Layers.discovering`): every layer call is recorded, and layers of
+equal structure, attributes and arguments share one `LayerKind`. Later runs (`Layers.opaque`)
+replace each call by the operator ``npuc::layer``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from transformers import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from npuc.frontends.trace_ops import STATE, layer_call
+from npuc.ir.errors import UserError
+
+_PLAIN = (bool, int, float, str, type(None), torch.dtype)
+
+
+@dataclass
+class LayerKind:
+    """Layers that one traced body serves.
+
+    Attributes:
+        name: the symbol of the body, e.g. ``layer_kind0``.
+        path: module path with ``{}`` for the index, e.g. ``model.layers.{}``.
+        index: the layer that is traced.
+        spec: tree of the arguments; ``leaves`` has None where a tensor goes.
+        inputs: the tensors of the traced call.
+        carried: for each tensor result, the position of the input it replaces.
+        out_spec: tree of the results; ``out_leaves`` has None where a tensor goes.
+        cache: (heads, key size, value size, dtype) when the layer updates a cache.
+    """
+
+    name: str
+    path: str
+    index: int
+    module: nn.Module
+    spec: pytree.TreeSpec
+    leaves: list[Any]
+    inputs: list[Tensor]
+    carried: list[int] = field(default_factory=list)
+    out_spec: pytree.TreeSpec | None = None
+    out_leaves: list[Any] = field(default_factory=list)
+    cache: tuple[int, int, int, torch.dtype] | None = None
+    members: list[int] = field(default_factory=list)
+
+    def arguments(self, tensors: Sequence[Tensor], cache: Cache) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments of the layer for these tensors."""
+        rest = iter(tensors)
+        leaves = [next(rest) if leaf is _TENSOR else cache if leaf is _CACHE else leaf for leaf in self.leaves]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+    def results(self, tensors: Sequence[Tensor]) -> Any:
+        """What the layer returns, with these tensors in it."""
+        assert self.out_spec is not None
+        rest = iter(tensors)
+        leaves = [next(rest) if leaf is _TENSOR else leaf for leaf in self.out_leaves]
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+class _Marker:
+    """Stands for a tensor or the cache among constant arguments."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+_TENSOR, _CACHE = _Marker("<tensor>"), _Marker("<cache>")
+
+
+def _split(tree: Any) -> tuple[list[Any], list[Tensor], pytree.TreeSpec]:
+    """Leaves with markers for tensors and caches, the tensors, and the tree."""
+    leaves, spec = pytree.tree_flatten(tree, is_leaf=lambda x: isinstance(x, Cache))
+    tensors = [x for x in leaves if isinstance(x, Tensor)]
+    marked = [_TENSOR if isinstance(x, Tensor) else _CACHE if isinstance(x, Cache) else x for x in leaves]
+    return marked, tensors, spec
+
+
+def find_layer_lists(model: nn.Module) -> list[str]:
+    """Paths of the outermost module lists that hold repeated layers."""
+    no_split = set(getattr(model, "_no_split_modules", None) or ())
+    found: list[str] = []
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or not len(module):
+            continue
+        if any(path.startswith(outer + ".") for outer in found):
+            continue
+        layers = list(module)
+        if all(isinstance(m, GradientCheckpointingLayer) or type(m).__name__ in no_split for m in layers):
+            found.append(path)
+    return found
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What decides a module tree's behaviour, by path: classes, plain attributes, shapes, buffer values."""
+    facts: dict[str, Any] = {}
+    for path, part in module.named_modules():
+        facts[f"{path}:class"] = type(part).__qualname__
+        for name, value in vars(part).items():
+            if name == "training" or name.startswith("_"):
+                continue
+            items = value if isinstance(value, tuple | list) else (value,)
+            if all(isinstance(v, _PLAIN) for v in items):
+                facts[f"{path}:{name}"] = value if isinstance(value, _PLAIN) else tuple(value)
+            elif callable(value) and hasattr(value, "__qualname__"):
+                facts[f"{path}:{name}"] = value.__qualname__
+    for path, tensor in module.named_parameters():
+        facts[path] = (tuple(tensor.shape), tensor.dtype)
+    for path, tensor in module.named_buffers():
+        facts[path] = (tuple(tensor.shape), tensor.dtype, _digest(tensor))
+    return facts
+
+
+def _digest(tensor: Tensor) -> str:
+    """Identifies the values of a real buffer; fake ones have none."""
+    if type(tensor) is not Tensor or tensor.is_meta:
+        return ""
+    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _signatures(layers: Sequence[nn.Module], config: Any) -> list[str]:
+    """A text per layer, equal for layers of one kind.
+
+    An attribute that merely counts the layers (its value is the index in every layer) does not
+    separate them. Lists of the configuration with one entry per layer do.
+    """
+    facts = [_attributes(layer) for layer in layers]
+    counting = {
+        key
+        for key, value in facts[0].items()
+        if value == 0
+        and not isinstance(value, bool)
+        and len(layers) > 1
+        and all(f.get(key) == i for i, f in enumerate(facts))
+    }
+    per_layer = {
+        key: value
+        for key, value in config.to_dict().items()
+        if isinstance(value, list | tuple) and len(value) == len(layers)
+    }
+    texts: list[str] = []
+    for i, fact in enumerate(facts):
+        rows = [f"{k}={v!r}" for k, v in sorted(fact.items()) if k not in counting]
+        rows += [f"config.{k}={v[i]!r}" for k, v in sorted(per_layer.items())]
+        texts.append("\n".join(rows))
+    return texts
+
+
+class Layers:
+    """The repeated layers of a model and the kinds they fall into, in order of their calls."""
+
+    def __init__(self, model: nn.Module, config: Any) -> None:
+        self.kinds: list[LayerKind] = []
+        self.calls: list[tuple[LayerKind, int]] = []
+        self._by_key: dict[Any, LayerKind] = {}
+        self._members: list[tuple[str, int, nn.Module, str]] = []
+        for path in find_layer_lists(model):
+            layers = list(model.get_submodule(path))  # pyright: ignore[reportArgumentType]
+            texts = _signatures(layers, config)
+            self._members += [(path, i, m, t) for i, (m, t) in enumerate(zip(layers, texts, strict=True))]
+
+    @contextmanager
+    def _hooked(self, wrap: Callable[[str, int, nn.Module, str], Callable[..., Any]]) -> Iterator[None]:
+        try:
+            for path, index, module, text in self._members:
+                module.forward = wrap(path, index, module, text)
+            yield
+        finally:
+            for _, _, module, _ in self._members:
+                module.__dict__.pop("forward", None)
+
+    @contextmanager
+    def discovering(self) -> Iterator[None]:
+        """Layers of a new kind run, others only return tensors of the right shapes."""
+
+        def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
+            return lambda *args, **kwargs: self._discover(path, index, module, text, args, kwargs)
+
+        with self._hooked(wrap):
+            yield
+
+    @contextmanager
+    def opaque(self) -> Iterator[None]:
+        """Every layer call becomes ``npuc::layer``; the calls are those of the discovery, in order."""
+        calls = iter(self.calls)
+
+        def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                kind, expected = next(calls)
+                assert expected == index
+                return kind.results(layer_call(kind.name, index, _inputs(args, kwargs)[1], kind.carried))
+
+            return call
+
+        with self._hooked(wrap):
+            yield
+
+    def _discover(self, path: str, index: int, module: nn.Module, text: str, args: Any, kwargs: Any) -> Any:
+        leaves, tensors, spec = _inputs(args, kwargs)
+        metas = tuple((tuple(t.shape), t.dtype) for t in tensors)
+        constants = tuple(repr(leaf) for leaf in leaves)
+        key = (path, text, str(spec), constants, metas)
+        kind = self._by_key.get(key)
+        if kind is None:
+            kind = LayerKind(
+                f"layer_kind{len(self.kinds)}", f"{path}.{{}}", index, module, spec, leaves, tensors
+            )
+            self._first_call(kind, args, kwargs)
+            self._by_key[key] = kind
+            self.kinds.append(kind)
+        kind.members.append(index)
+        self.calls.append((kind, index))
+        return kind.results([torch.empty_like(tensors[i]) for i in kind.carried])
+
+    def _first_call(self, kind: LayerKind, args: Any, kwargs: Any) -> None:
+        """Runs the layer to learn what it returns and whether it has a cache."""
+        seen = len(STATE.updates)
+        out = type(kind.module).forward(kind.module, *args, **kwargs)
+        kind.out_leaves, results, kind.out_spec = _split(out)
+        kind.carried = _match(kind, results)
+        updates = STATE.updates[seen:]
+        where = kind.path.format(kind.index)
+        if len(updates) > 1 or any(update[0] != kind.index for update in updates):
+            raise UserError(
+                "unsupported-cache",
+                f"the layer updates caches {[u[0] for u in updates]}, expected only its own, {kind.index}",
+                where=where,
+            )
+        if updates:
+            kind.cache = updates[0][1:]
+
+
+def _inputs(args: Any, kwargs: Any) -> tuple[list[Any], list[Tensor], pytree.TreeSpec]:
+    """Arguments of a layer call; the positions come last, for masks that layers make themselves."""
+    leaves, tensors, spec = _split((args, kwargs))
+    return leaves, tensors if STATE.positions is None else [*tensors, STATE.positions], spec
+
+
+def _match(kind: LayerKind, results: Sequence[Tensor]) -> list[int]:
+    """For each result the first input of the same type that no other result replaces."""
+    carried: list[int] = []
+    for result in results:
+        for i, value in enumerate(kind.inputs):
+            if i not in carried and value.shape == result.shape and value.dtype == result.dtype:
+                carried.append(i)
+                break
+        else:
+            raise UserError(
+                "unsupported-layer",
+                f"a result of the layer is {result.dtype}{list(result.shape)}, which none of its inputs is",
+                where=kind.path.format(kind.index),
+                remedy="only layers that replace their inputs can be repeated",
+            )
+    return carried

@@ -1,0 +1,240 @@
+"""A transformers model becomes FX graphs: one for the whole, one per kind of layer.
+
+The model is built on the meta device; parameters become fake CPU tensors (shapes without data),
+non-persistent buffers are computed by the model's own ``_init_weights``. Nothing is re-implemented.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from npuc.frontends.layer_kinds import LayerKind, Layers
+from npuc.frontends.trace_ops import IMPLEMENTATION, TraceCache, TraceState, tracing
+from npuc.ir.errors import UserError
+
+# Example sizes: primes that no configuration has by chance, so that a size tells which symbol it is.
+SIZES = {"batch": 1009, "seq": 2003, "ctx": 4001}
+
+_KEPT = (
+    "linear", "matmul", "silu", "gelu", "layer_norm", "rms_norm", "softmax", "hardtanh", "mish", "softplus",
+    "hardswish", "hardsigmoid", "leaky_relu", "elu",
+)  # fmt: skip
+
+
+@dataclass
+class TracedGraph:
+    """An exported program whose leading inputs are weights.
+
+    Attributes:
+        prefix: prepended to module paths and weight names, e.g. ``model.layers.{}``.
+        strip: what the wrapper module adds in front of them.
+    """
+
+    program: ExportedProgram
+    prefix: str
+    strip: str
+
+
+@dataclass
+class TracedModel:
+    """Everything the importer needs of a model."""
+
+    model: nn.Module
+    main: TracedGraph
+    bodies: dict[str, TracedGraph]
+    layers: Layers
+    input_names: list[str]
+    uninitialized: set[str] = field(default_factory=set)
+
+
+def model_class(config: Any) -> type[Any]:
+    """The class to trace: the causal language model of the configuration, else its architecture.
+
+    Raises:
+        UserError: when transformers has no such class.
+    """
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    names = config.architectures or []
+    for name in names:
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    raise UserError(
+        "unknown-architecture",
+        f"no model class for architecture {', '.join(names) or 'none'} of type {config.model_type}",
+        where="config.json: architectures",
+        remedy="use a model that transformers implements",
+    )
+
+
+def build_model(config: Any, dtype: torch.dtype) -> tuple[nn.Module, set[str]]:
+    """The model with fake parameters and real non-persistent buffers.
+
+    Returns:
+        The model, and the names of buffers that ``_init_weights`` did not fill.
+    """
+    with torch.device("meta"):
+        model = model_class(config)._from_config(config, dtype=dtype, attn_implementation=IMPLEMENTATION)
+    model.eval()
+    model.tie_weights()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    replaced: dict[int, Any] = {}
+    for module in model.modules():
+        transient = module._non_persistent_buffers_set
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                fake = replaced.setdefault(id(parameter), _fake(mode, parameter))
+                module._parameters[name] = fake
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                fake = torch.empty_like(buffer, device="cpu") if name in transient else _fake(mode, buffer)
+                module._buffers[name] = fake
+        module._is_hf_initialized = not transient  # pyright: ignore
+    with torch.no_grad():
+        model.initialize_weights()
+    missing = {
+        name for name, b in model.named_buffers() if type(b) is Tensor and b._version == 0 and b.numel()
+    }
+    return model, missing
+
+
+def _fake(mode: FakeTensorMode, like: Tensor) -> Tensor:
+    """A tensor of the same type without data, marked so that initialization leaves it alone."""
+    with mode:
+        fake = torch.empty(like.shape, dtype=like.dtype, device="cpu")
+        if isinstance(like, nn.Parameter):
+            fake = nn.Parameter(fake, requires_grad=False)
+    fake._is_hf_initialized = True  # pyright: ignore[reportAttributeAccessIssue]
+    return fake
+
+
+class _Main(nn.Module):
+    """The whole model: tokens, positions and a tensor of length ctx in, logits out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.parameters_of_forward = inspect.signature(model.forward).parameters
+
+    def forward(self, tokens: Tensor, positions: Tensor, probe: Tensor) -> Tensor:
+        optional: dict[str, Any] = {"position_ids": positions, "use_cache": True}
+        given = {k: v for k, v in optional.items() if k in self.parameters_of_forward}
+        with tracing(TraceState(positions, probe.shape[0])):
+            return self.model(input_ids=tokens, past_key_values=TraceCache(), **given).logits
+
+
+class _Body(nn.Module):
+    """One layer; its inputs are the tensors of its call, after the tensor of length ctx."""
+
+    def __init__(self, kind: LayerKind, has_positions: bool) -> None:
+        super().__init__()
+        self.layer = kind.module
+        self.kind = kind
+        self.has_positions = has_positions
+
+    def forward(self, probe: Tensor, *tensors: Tensor) -> list[Tensor]:
+        positions = tensors[-1] if self.has_positions else None
+        with tracing(TraceState(positions, probe.shape[0])):
+            args, kwargs = self.kind.arguments(tensors, TraceCache())
+            out = self.layer(*args, **kwargs)
+        return [x for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, Tensor)]
+
+
+@contextmanager
+def _marking_head(model: nn.Module) -> Iterator[None]:
+    """Marks what enters the output embedding, the point up to which every row is needed."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, args: (torch.ops.npuc.select_rows(args[0]), *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Puts module attributes back that a run without data replaces (caches of frequencies)."""
+    saved = [(m, dict(vars(m)), dict(m._buffers)) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in saved:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._buffers.update(buffers)
+
+
+def _sizes(*names: str) -> tuple[int, ...]:
+    return tuple(SIZES[name] for name in names)
+
+
+def _export(wrapper: nn.Module, inputs: list[Tensor], where: str) -> ExportedProgram:
+    """torch.export with every dimension of a symbol's size dynamic, decomposed to core ATen."""
+    symbols = {size: Dim(name, min=1) for name, size in SIZES.items()}
+    shapes = [{i: symbols[s] for i, s in enumerate(x.shape) if s in symbols} for x in inputs]
+    table = torch.export.default_decompositions()
+    kept = [op for op in table if op._schema.name.removeprefix("aten::") in _KEPT]
+    for op in kept:
+        del table[op]
+    names = list(inspect.signature(wrapper.forward).parameters)
+    variadic = len(names) < len(inputs)
+    dynamic = {names[0]: shapes[0], names[1]: tuple(shapes[1:])} if variadic else tuple(shapes)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(wrapper, tuple(inputs), dynamic_shapes=dynamic, strict=False)
+            return program.run_decompositions(table)
+    except UserError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise UserError(
+            "export-failed",
+            f"torch.export cannot trace the model: {type(error).__name__}: {text[0] if text else ''}",
+            where=where,
+            remedy="the traceback is in the error's cause",
+        ) from error
+
+
+def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
+    """Traces a causal language model: its layers' kinds, each kind's body, and the rest.
+
+    Raises:
+        UserError: when the architecture is unknown or cannot be exported.
+    """
+    model, missing = build_model(config, dtype)
+    layers = Layers(model, config)
+    main = _Main(model)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        tokens = torch.zeros(_sizes("batch", "seq"), dtype=torch.int64)
+        inputs = [tokens, torch.zeros_like(tokens), torch.zeros(_sizes("ctx"), dtype=torch.int64)]
+        with torch.no_grad(), _restored(model), layers.discovering():
+            main(*inputs)
+    where = type(model).__name__
+    with _restored(model), _marking_head(model), layers.opaque():
+        outer = TracedGraph(_export(main, inputs, where), "", "model")
+    bodies: dict[str, TracedGraph] = {}
+    for kind in layers.kinds:
+        with _restored(model), mode:
+            probe = torch.zeros(_sizes("ctx"), dtype=torch.int64)
+            tensors = [probe, *(torch.empty(t.shape, dtype=t.dtype) for t in kind.inputs)]
+        program = _export(_Body(kind, True), tensors, kind.path.format(kind.index))
+        bodies[kind.name] = TracedGraph(program, kind.path, "layer")
+    return TracedModel(model, outer, bodies, layers, ["tokens", "positions"], missing)

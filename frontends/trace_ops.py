@@ -1,0 +1,196 @@
+"""Operators that stand for whole mechanisms while a model is traced.
+
+transformers' attention, cache and mask interfaces are pointed here, so that each arrives in the FX
+graph as one call: ``npuc::attention``, ``npuc::kv_update``, ``npuc::layer``, ``npuc::select_rows``.
+They have shapes (fake implementations) and no kernels: they are never executed by torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, Cache
+from transformers.masking_utils import AttentionMaskInterface
+
+from npuc.ir.errors import UserError
+
+IMPLEMENTATION = "npuc"
+
+_LIBRARY = torch.library.Library("npuc", "DEF")
+_LIBRARY.define("kv_update(Tensor key, Tensor value, int layer, SymInt ctx) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float softcap) -> Tensor"
+)
+_LIBRARY.define("select_rows(Tensor x) -> Tensor")
+_LIBRARY.define("layer(Tensor[] inputs, str kind, int index, int[] carried) -> Tensor[]")
+
+
+@torch.library.register_fake("npuc::kv_update")
+def _kv_update_shape(key: Tensor, value: Tensor, layer: int, ctx: int) -> tuple[Tensor, Tensor]:
+    batch, heads = key.shape[:2]
+    return (
+        key.new_empty((batch, heads, ctx, key.shape[-1])),
+        value.new_empty((batch, value.shape[1], ctx, value.shape[-1])),
+    )
+
+
+@torch.library.register_fake("npuc::attention")
+def _attention_shape(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    batch, heads, rows, _ = query.shape
+    return query.new_empty((batch, rows, heads, value.shape[-1]))
+
+
+@torch.library.register_fake("npuc::select_rows")
+def _select_rows_shape(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_fake("npuc::layer")
+def _layer_shape(inputs: list[Tensor], kind: str, index: int, carried: list[int]) -> list[Tensor]:
+    return [inputs[i].new_empty(inputs[i].shape) for i in carried]
+
+
+@dataclass
+class TraceState:
+    """What the hooks need to know about the trace that is under way.
+
+    Attributes:
+        positions: int64 [batch, seq], the position of each new token; None for models without them.
+        ctx: the attention length, a symbolic integer; 0 for models without a cache.
+        updates: (layer, heads, key size, value size, dtype) of each cache update seen.
+    """
+
+    positions: Tensor | None = None
+    ctx: Any = 0
+    updates: list[tuple[int, int, int, int, torch.dtype]] = field(default_factory=list)
+
+
+STATE = TraceState()
+
+
+class TraceCache(Cache):
+    """A cache whose key index j is position j and whose update is one operator."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """``graph.kv_update`` of the layer: new keys and values in, the first ctx positions out."""
+        heads, key_size, value_size = key_states.shape[1], key_states.shape[-1], value_states.shape[-1]
+        STATE.updates.append((layer_idx, heads, key_size, value_size, key_states.dtype))
+        return torch.ops.npuc.kv_update(key_states, value_states, layer_idx, STATE.ctx)
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Keys 0 … ctx − 1 are visible."""
+        return STATE.ctx, 0
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Unused: masks are evaluated on positions."""
+        return 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Positions are inputs; a model that asks all the same only wants to know if they start at 0."""
+        return 0
+
+
+# Arguments of attention interfaces that change nothing in inference or are in the mask already.
+_IMPLIED = {
+    "dropout", "is_causal", "sliding_window", "position_ids", "cache_position", "use_cache", "training",
+    "output_attentions", "output_hidden_states", "output_router_logits", "layer_idx", "layer_head_mask",
+    "deterministic", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "num_items_in_batch",
+    "return_dict", "target_dtype", "attention_mask", "encoder_hidden_states",
+}  # fmt: skip
+
+
+def attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention interface: q [B,Hq,N,D], k, v [B,Hkv,ctx,D] → [B,N,Hq,Dv].
+
+    Raises:
+        UserError: for a parameter that ``graph.attention`` has not.
+    """
+    where = f"{type(module).__name__} (layer {getattr(module, 'layer_idx', '?')})"
+    extra = sorted(k for k, v in kwargs.items() if k not in _IMPLIED and isinstance(v, Tensor | float))
+    if extra:
+        raise UserError(
+            "unsupported-attention",
+            f"attention has the parameter {extra[0]}, which graph.attention has not",
+            where=where,
+            remedy="add it to graph.attention and to frontends/trace_ops.py",
+        )
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if attention_mask is None and causal:
+        raise UserError("missing-mask", "causal attention without a mask from the mask interface", where=where)
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise UserError(
+            "unsupported-attention",
+            f"the attention mask is {attention_mask.dtype}, expected a predicate",
+            where=where,
+            remedy="additive biases are not supported",
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    return torch.ops.npuc.attention(query, key, value, attention_mask, scale, float(softcap or 0.0)), None
+
+
+def predicate(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Any],
+    attention_mask: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    **kwargs: Any,
+) -> Tensor:
+    """The mask interface: transformers' own mask function, evaluated on index tensors.
+
+    Query indices are the positions of the new tokens, key indices count from 0 to ctx.
+
+    Returns:
+        bool [batch, 1, seq, ctx], true where the query attends to the key.
+    """
+    batch = torch.arange(batch_size, device=device)[:, None, None, None]
+    head = torch.arange(1, device=device)[None, :, None, None]
+    if STATE.positions is None:
+        rows = torch.arange(q_length, device=device)[None, None, :, None]
+    else:
+        rows = STATE.positions[:, None, :, None]
+    keys = torch.arange(kv_length, device=device)[None, None, None, :]
+    return mask_function(batch, head, rows, keys).expand(batch_size, -1, q_length, kv_length)
+
+
+@contextmanager
+def tracing(state: TraceState):
+    """Installs ``state`` for the hooks while a model runs."""
+    previous = (STATE.positions, STATE.ctx, STATE.updates)
+    STATE.positions, STATE.ctx, STATE.updates = state.positions, state.ctx, state.updates
+    try:
+        yield STATE
+    finally:
+        STATE.positions, STATE.ctx, STATE.updates = previous
+
+
+def layer_call(kind: str, index: int, inputs: Sequence[Tensor], carried: Sequence[int]) -> list[Tensor]:
+    """One opaque layer: the results replace the inputs listed in ``carried``."""
+    return torch.ops.npuc.layer(list(inputs), kind, index, list(carried))
+
+
+AttentionInterface.register(IMPLEMENTATION, attention)
+AttentionMaskInterface.register(IMPLEMENTATION, predicate)
