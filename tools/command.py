@@ -1,0 +1,137 @@
+"""What a subcommand of `irc` is, and how its outcome reaches the user."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+from npuc.tools.environment import NO_COLOR, PROGRESS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a subcommand found: an object for programs and the same as text for people.
+
+    Attributes:
+        data: the object that ``--json`` prints.
+        text: what is printed otherwise; empty where the subcommand has already written its output.
+        passed: False when the input was fine but a check failed (exit status 1).
+    """
+
+    data: Mapping[str, object] = field(default_factory=dict[str, object])
+    text: str = ""
+    passed: bool = True
+
+
+class Command(Protocol):
+    """The module of a subcommand."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the flags; imports nothing heavy."""
+        ...
+
+    def execute(self, arguments: argparse.Namespace) -> Outcome:
+        """Do the work. Raises UserError for whatever the user caused."""
+        ...
+
+
+class UsageError(Exception):
+    """A command line that the parser refuses; exit status 2."""
+
+    def __init__(self, message: str, usage: str, program: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.usage = usage
+        self.program = program
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's parser, except that errors are raised and flags are never abbreviated."""
+
+    def __init__(self, program: str, description: str) -> None:
+        super().__init__(
+            prog=program,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.format_usage().rstrip(), self.prog)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The flag that every subcommand has."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, for programs")
+
+
+def colored() -> bool:
+    """Whether output may carry colours."""
+    return sys.stdout.isatty() and not NO_COLOR.value
+
+
+class Progress(Protocol):
+    """Called with the name of the work and the share done, 0 to 1."""
+
+    def __call__(self, name: str, share: float) -> None: ...
+
+
+def _silent(name: str, share: float) -> None:
+    pass
+
+
+@contextmanager
+def progress_bar(enabled: bool = True) -> Iterator[Progress]:
+    """A bar on stderr while the block runs, when that is a terminal; otherwise nothing."""
+    if not (enabled and PROGRESS.value and sys.stderr.isatty()):
+        yield _silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def update(name: str, share: float) -> None:
+            bar.update(task, description=name, completed=share)
+
+        yield update
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
+    """Left-aligned columns, two spaces apart; numbers (digits, with separators or a unit) to the right."""
+    lines = [list(header), *(list(row) for row in rows)] if header else [list(row) for row in rows]
+    if not lines:
+        return ""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows) for i in range(len(widths))]
+    texts: list[str] = []
+    for line in lines:
+        cells = [
+            cell.rjust(w) if right else cell.ljust(w)
+            for cell, w, right in zip(line, widths, numeric, strict=True)
+        ]
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: ``3.27 MiB``."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{value:.2f} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``1.23 s``, ``4.56 ms``, ``7.89 µs``."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.2f} {unit}"
+    return f"{seconds * 1e9:.0f} ns" if seconds else "0 s"
