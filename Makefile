@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
 TESTS ?= tests
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= --numprocesses=auto --quiet
 SOURCES := npuc ir frontends passes backends runtime tools
 
 export HF_HOME := $(CURDIR)/build/huggingface
@@ -15,7 +15,7 @@ export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/build/pyright
 export PRE_COMMIT_HOME := $(CURDIR)/build/pre-commit
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install demo demo-model test lint format typing hooks clean
+.PHONY: help install demo demo-model test lint pyright format typing hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,9 +43,11 @@ demo-model: $(STAMPS)/run ## train the demonstration model again (about ten minu
 test: $(STAMPS)/dev ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS)
 
-lint: $(STAMPS)/dev typing ## ruff and pyright, as in continuous integration
+lint: $(STAMPS)/dev pyright ## ruff and pyright, as in continuous integration
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+pyright: $(STAMPS)/dev typing
 	$(BIN)/pyright
 
 format: $(STAMPS)/dev ## rewrite the sources in the project's format
