@@ -1,0 +1,260 @@
+"""Decides where every tensor lies among the slices and makes each change of placement explicit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from npuc.ir import graph
+from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
+from npuc.passes.algorithms.geometry import Geometry, geometry_of
+from npuc.passes.target_option import machine_of
+from xdsl.context import Context
+from xdsl.dialects.builtin import IntAttr, ModuleOp, TensorType
+from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+
+Placement = ReplicatedAttr | SlicedAttr | HostAttr
+R = ReplicatedAttr()
+H = HostAttr()
+
+FLEXIBLE = (graph.ParamOp, graph.ConstantOp, graph.IotaOp)
+ELEMENTWISE = (graph.UnaryOp, graph.BinaryOp, graph.WhereOp, graph.CastOp, graph.GatedOp)
+KEEPS_LAST_DIM = (graph.ReshapeOp, graph.BroadcastOp, graph.SliceOp, graph.TransposeOp, graph.PadOp)
+
+
+@dataclass(frozen=True)
+class AssignLayoutsPass(ModulePass):
+    """Gives every tensor of every bucket a placement and inserts `graph.relayout`.
+
+    Placements are chosen forward from producers; a value computed from flexible ones alone
+    (weights, constants, indices) takes the placement its user asks for.
+    """
+
+    name = "assign-layouts"
+    target: str
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        geometry = geometry_of(machine_of(self.target))
+        for bucket in op.body.block.ops:
+            if not isinstance(bucket, ModuleOp):
+                continue
+            functions = [f for f in bucket.body.block.ops if isinstance(f, FuncOp)]
+            placed: dict[str, list[Placement]] = {}
+            for function in sorted(functions, key=lambda f: f.sym_name.data == "body"):
+                if function.sym_name.data in ("all", "last"):
+                    continue
+                placed[function.sym_name.data] = _Assigner(geometry, placed).run(function)
+            for function in functions:
+                if function.sym_name.data in ("all", "last"):
+                    _place_entry(function, placed)
+
+
+def placement_of(value: SSAValue | Attribute) -> Attribute | None:
+    """The placement in a tensor's encoding, if it has one."""
+    kind = value.type if isinstance(value, SSAValue) else value
+    if isinstance(kind, TensorType) and isinstance(kind.encoding, ReplicatedAttr | SlicedAttr | HostAttr):
+        return kind.encoding
+    return None
+
+
+def _with(kind: Attribute, placement: Attribute) -> TensorType[Attribute]:
+    assert isinstance(kind, TensorType)
+    return TensorType(kind.element_type, kind.get_shape(), placement)
+
+
+def _last(value: SSAValue) -> int:
+    shape = graph.static_shape(value)
+    return shape[-1] if shape else 1
+
+
+@dataclass
+class _Assigner:
+    """Placements of one function."""
+
+    geometry: Geometry
+    callees: dict[str, list[Placement]]
+    demand: dict[SSAValue, Placement] = field(default_factory=dict)
+    copies: dict[tuple[SSAValue, Attribute], SSAValue] = field(default_factory=dict)
+
+    def run(self, function: FuncOp) -> list[Placement]:
+        """Assigns the function's values; returns its arguments' placements."""
+        block = function.body.block
+        for op in reversed(list(block.ops)):
+            self._note_demands(op)
+        arguments = [self._argument_placement(function, a) for a in block.args]
+        for argument, placement in zip(list(block.args), arguments, strict=True):
+            Rewriter.replace_value_with_new_type(argument, _with(argument.type, placement))
+        for op in list(block.ops):
+            self._place(op, function)
+        for op in reversed(list(block.ops)):
+            if isinstance(op, FLEXIBLE) and not op.result.uses:
+                op.detach()
+                op.erase()
+        function.update_function_type()
+        return arguments
+
+    def sliced(self, value: SSAValue) -> Placement:
+        """L for a tensor's last dimension; a last dimension of 1 is the same everywhere."""
+        size = _last(value)
+        return SlicedAttr(IntAttr(self.geometry.chunk(size))) if size > 1 else R
+
+    def _argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
+        name = function.sym_name.data
+        if name == "body":
+            return H
+        if name.startswith("head_") or argument.index < len(function.function_type.outputs):
+            return self.sliced(argument)
+        return self.demand.get(argument, R)
+
+    def _note_demands(self, op: Operation) -> None:
+        """What an op asks of its operands, so far as it cares."""
+        wanted = self.demand.get(op.results[0]) if op.results else None
+        if isinstance(op, graph.AttentionOp):
+            self._ask(op.query, R)
+            if op.mask is not None:
+                self._ask(op.mask, self.sliced(op.mask))
+        elif isinstance(op, graph.RmsNormOp | graph.LayerNormOp | graph.SelectRowsOp | graph.GatedOp | ReturnOp):
+            for operand in op.operands:
+                self._ask(operand, self.sliced(operand))
+        elif isinstance(op, graph.LayersOp):
+            for operand, placement in zip(op.operands, self.callees[op.callee.string_value()], strict=True):
+                self._ask(operand, placement)
+        elif isinstance(op, ELEMENTWISE) or (isinstance(op, KEEPS_LAST_DIM) and _keeps_last(op)):
+            for operand in op.operands:
+                if wanted is not None and _last(operand) == _last(op.results[0]):
+                    self._ask(operand, wanted)
+        elif not isinstance(op, graph.LinearOp | graph.ReduceOp | graph.EmbeddingOp):
+            for operand in op.operands:
+                self._ask(operand, R)
+
+    def _ask(self, value: SSAValue, placement: Placement) -> None:
+        self.demand[value] = placement
+
+    def _place(self, op: Operation, function: FuncOp) -> None:
+        """Chooses operand and result placements of one op."""
+        if isinstance(op, FLEXIBLE):
+            return
+        operands, results = self._rule(op, function)
+        for index, placement in enumerate(operands):
+            if placement is not None:
+                op.operands[index] = self._as(op.operands[index], placement, op)
+        for value, placement in zip(list(op.results), results, strict=True):
+            Rewriter.replace_value_with_new_type(value, _with(value.type, placement))
+
+    def _rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
+        if isinstance(op, graph.EmbeddingOp):
+            return [None, H], [self.sliced(op.result)]
+        if isinstance(op, graph.LinearOp):
+            stream = placement_of(op.input) or R
+            vector: list[Placement | None] = [] if op.bias is None else [self.sliced(op.bias)]
+            return [R if isinstance(stream, HostAttr) else None, None, *vector], [self.sliced(op.result)]
+        if isinstance(op, ELEMENTWISE):
+            return self._elementwise(op)
+        if isinstance(op, graph.RmsNormOp | graph.LayerNormOp):
+            return [self.sliced(v) for v in op.operands], [self.sliced(op.result)]
+        if isinstance(op, graph.ReduceOp):
+            return self._reduce(op)
+        if isinstance(op, KEEPS_LAST_DIM) and _keeps_last(op):
+            placement = self._chosen(op.input)
+            return [placement], [placement]
+        if isinstance(op, graph.KvUpdateOp):
+            return [R, R], [H, H]
+        if isinstance(op, graph.AttentionOp):
+            mask: list[Placement | None] = [] if op.mask is None else [self.sliced(op.mask)]
+            cached = isinstance(op.keys.owner, graph.KvUpdateOp)
+            return [R, H if cached else R, H if cached else R, *mask], [R]
+        if isinstance(op, graph.LayersOp):
+            placements = self.callees[op.callee.string_value()]
+            return list(placements), [self.sliced(v) for v in op.outputs]
+        if isinstance(op, graph.SelectRowsOp):
+            return [self.sliced(op.input)], [self.sliced(op.result)]
+        if isinstance(op, ReturnOp):
+            logits = function.sym_name.data.startswith("head_")
+            return [H if logits else self.sliced(v) for v in op.operands], []
+        return [R] * len(op.operands), [R] * len(op.results)
+
+    def _chosen(self, value: SSAValue) -> Placement:
+        """The placement of a value as it stands, or as demanded if it is flexible or on the host."""
+        placement = placement_of(value)
+        if placement is None or isinstance(placement, HostAttr):
+            return self.demand.get(value, R)
+        assert isinstance(placement, ReplicatedAttr | SlicedAttr)
+        return placement
+
+    def _elementwise(self, op: Operation) -> tuple[list[Placement | None], list[Placement]]:
+        result = op.results[0]
+        wide = [v for v in op.operands if _last(v) == _last(result) > 1]
+        fixed = [p for v in wide if (p := placement_of(v)) is not None and not isinstance(p, HostAttr)]
+        if any(isinstance(p, SlicedAttr) for p in fixed):
+            placement = self.sliced(result)
+        elif fixed or _last(result) == 1:
+            placement = R
+        else:
+            placement = self.demand.get(result, R)
+        return [placement if v in wide else R for v in op.operands], [placement]
+
+    def _reduce(self, op: graph.ReduceOp) -> tuple[list[Placement | None], list[Placement]]:
+        placement = self._chosen(op.input)
+        rank = len(graph.static_shape(op.input))
+        if not isinstance(placement, SlicedAttr) or rank - 1 in graph.ints(op.dims):
+            return [placement], [R]
+        return [placement], [placement]
+
+    def _as(self, value: SSAValue, placement: Placement, user: Operation) -> SSAValue:
+        """The value in the wanted placement, made once per placement."""
+        if placement_of(value) == placement:
+            return value
+        key = (value, placement)
+        if key not in self.copies:
+            self.copies[key] = self._convert(value, placement, user)
+        return self.copies[key]
+
+    def _convert(self, value: SSAValue, placement: Placement, user: Operation) -> SSAValue:
+        owner = value.owner
+        if isinstance(owner, FLEXIBLE):
+            converted = owner.clone()
+            block = owner.parent_block()
+            assert block is not None
+            block.insert_ops_after([converted], owner)
+            return Rewriter.replace_value_with_new_type(converted.result, _with(value.type, placement))
+        relayout = graph.RelayoutOp(value, _with(value.type, placement))
+        relayout.result.name_hint = value.name_hint
+        if "module" in user.attributes:
+            relayout.attributes["module"] = user.attributes["module"]
+        block = user.parent_block()
+        assert block is not None
+        if isinstance(owner, Operation):
+            block.insert_ops_after([relayout], owner)
+        else:
+            first = block.first_op
+            assert first is not None
+            block.insert_ops_before([relayout], first)
+        return relayout.result
+
+
+def _keeps_last(op: Operation) -> bool:
+    """Whether a shape op leaves the last dimension as it is (a reshape of the leading ones, say)."""
+    source, target = graph.static_shape(op.operands[0]), graph.static_shape(op.results[0])
+    if not source or not target or source[-1] != target[-1]:
+        return False
+    if isinstance(op, graph.TransposeOp):
+        return graph.ints(op.perm)[-1] == len(source) - 1
+    if isinstance(op, graph.SliceOp):
+        return graph.ints(op.starts)[-1] == 0
+    return not (isinstance(op, graph.PadOp) and (graph.ints(op.low)[-1] or graph.ints(op.high)[-1]))
+
+
+def _place_entry(function: FuncOp, placed: dict[str, list[Placement]]) -> None:
+    """Entries only call: arguments and logits on the host, hidden states as the body gives them."""
+    block = function.body.block
+    for argument in list(block.args):
+        Rewriter.replace_value_with_new_type(argument, _with(argument.type, H))
+    for op in block.ops:
+        if isinstance(op, CallOp):
+            body = op.callee.string_value() == "body"
+            for value in list(op.results):
+                hidden = placed["head_all"][0]
+                Rewriter.replace_value_with_new_type(value, _with(value.type, hidden if body else H))
+    function.update_function_type()

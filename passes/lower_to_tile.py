@@ -1,0 +1,260 @@
+"""From placed tensors to passes and copies over buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from npuc.ir import graph, tile
+from npuc.ir.shapes import row_major_strides
+from npuc.ir.tile import HostAttr, SlicedAttr
+from npuc.passes.algorithms.chains import vector_units
+from npuc.passes.algorithms.geometry import Geometry, geometry_of
+from npuc.passes.algorithms.regions import align
+from npuc.passes.assign_layouts import placement_of
+from npuc.passes.lowering import attention, movement, rules
+from npuc.passes.lowering.emitter import Emitter
+from npuc.passes.lowering.function import FunctionLowering
+from npuc.passes.lowering.views import View, dense
+from npuc.passes.pack_weights import storage_type
+from npuc.passes.target_option import machine_of
+from xdsl.context import Context
+from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IndexType, MemRefType, ModuleOp, TensorType
+from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+Rule = Callable[[FunctionLowering, Any], None]
+
+
+def _nothing(low: FunctionLowering, op: Operation) -> None:
+    """Weights are loaded where they are used."""
+
+
+RULES: dict[type[Operation], Rule] = {
+    graph.ParamOp: _nothing,
+    graph.WhereOp: rules.lower_where,
+    graph.CastOp: rules.lower_cast,
+    graph.GatedOp: rules.lower_gated,
+    graph.LinearOp: rules.lower_linear,
+    graph.RmsNormOp: rules.lower_rms_norm,
+    graph.LayerNormOp: rules.lower_layer_norm,
+    graph.ReduceOp: rules.lower_reduce,
+    graph.SoftmaxOp: rules.lower_softmax,
+    graph.ReshapeOp: movement.lower_reshape,
+    graph.BroadcastOp: movement.lower_broadcast,
+    graph.TransposeOp: movement.lower_transpose,
+    graph.SliceOp: movement.lower_slice,
+    graph.ConcatOp: movement.lower_concat,
+    graph.PadOp: movement.lower_pad,
+    graph.RelayoutOp: movement.lower_relayout,
+    graph.EmbeddingOp: movement.lower_embedding,
+    graph.SelectRowsOp: movement.lower_select_rows,
+    graph.RopeOp: movement.lower_rope,
+    graph.KvUpdateOp: attention.lower_kv_update,
+    graph.AttentionOp: attention.lower_attention,
+    **dict.fromkeys(graph.UNARY.values(), rules.lower_unary),
+    **dict.fromkeys(graph.BINARY.values(), rules.lower_binary),
+}
+
+
+@dataclass(frozen=True)
+class LowerToTilePass(ModulePass):
+    """Turns every bucket's functions into `tile` functions: destination passing, caches in place."""
+
+    name = "lower-to-tile"
+    target: str
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = machine_of(self.target)
+        context = _Context(op, geometry_of(machine), Emitter(geometry_of(machine), vector_units(machine), Block()))
+        for bucket in op.body.block.ops:
+            if isinstance(bucket, ModuleOp):
+                context.lower_bucket(bucket)
+
+
+@dataclass
+class _Context:
+    module: ModuleOp
+    geometry: Geometry
+    emitter: Emitter
+
+    def lower_bucket(self, bucket: ModuleOp) -> None:
+        """Replaces each function of the bucket by its lowering."""
+        sizes = bucket.attributes["bucket"]
+        assert isinstance(sizes, DictionaryAttr)
+        batch, length = (tile.integer(sizes.data[key]) for key in ("batch", "length"))
+        for function in list(bucket.body.block.ops):
+            if not isinstance(function, FuncOp):
+                continue
+            name = function.sym_name.data
+            lowered = self._entry(function) if name in ("all", "last") else self._function(function, batch, length)
+            bucket.body.block.insert_ops_before([lowered], function)
+            function.detach()
+            function.erase()
+
+    def _argument(self, kind: Attribute) -> Attribute:
+        """The buffer type that carries a tensor of this type across a call."""
+        assert isinstance(kind, TensorType)
+        shape, placement = kind.get_shape(), placement_of(kind)
+        if isinstance(placement, HostAttr):
+            return tile.buffer_type(shape, kind.element_type, self.geometry.main)
+        element, slices = storage_type(kind.element_type), self.geometry.slices
+        if isinstance(placement, SlicedAttr):
+            own = (slices, *shape[:-1], placement.chunk.data)
+            return tile.buffer_type(own, element, self.geometry.local)
+        flat = align(prod(shape), max(self.geometry.granule // 2, 1))
+        return tile.buffer_type((slices, flat), element, self.geometry.local)
+
+    def _logits(self, kind: Attribute) -> Attribute:
+        """Logits in main memory have rows of whole chunks."""
+        assert isinstance(kind, TensorType)
+        shape = kind.get_shape()
+        padded = (*shape[:-1], self.geometry.padded(shape[-1]))
+        return tile.buffer_type(padded, storage_type(kind.element_type), self.geometry.main)
+
+    def _function(self, function: FuncOp, batch: int, length: int) -> FuncOp:
+        name = function.sym_name.data
+        is_layer = name != "body" and not name.startswith("head_")
+        inputs = [self._argument(a.type) for a in function.body.block.args]
+        outputs = list(function.function_type.outputs)
+        destinations: list[Attribute] = []
+        if not is_layer:
+            destinations = [self._logits(t) if name.startswith("head_") else self._argument(t) for t in outputs]
+        lead: list[Attribute] = [IndexType()] if is_layer else []
+        block = Block(arg_types=[*lead, *inputs, *destinations])
+        low = FunctionLowering(
+            Emitter(self.geometry, self.emitter.units, block),
+            {p.sym_name.data: p for p in self.module.body.block.ops if isinstance(p, tile.PackedOp)},
+            {c.sym_name.data: c for c in self.module.body.block.ops if isinstance(c, tile.CacheOp)},
+            block.args[0] if is_layer else None,
+            batch,
+            length,
+        )
+        arguments = block.args[len(lead) :]
+        for original, argument in zip(function.body.block.args, arguments, strict=False):
+            argument.name_hint = original.name_hint
+            low.values[original] = _argument_view(argument, original.type)
+        carried = arguments[: len(outputs)] if is_layer else arguments[len(inputs) :]
+        _lower_block(low, function, list(carried))
+        kind = FunctionType.from_lists([a.type for a in block.args], [])
+        return FuncOp(name, kind, Region(block), "private")
+
+    def _entry(self, function: FuncOp) -> FuncOp:
+        """An entry allocates the hidden states and calls body and head."""
+        calls = [op for op in function.body.block.ops if isinstance(op, CallOp)]
+        inputs = [self._argument(a.type) for a in function.body.block.args]
+        logits = self._logits(function.function_type.outputs.data[0])
+        block = Block(arg_types=[*inputs, logits])
+        hidden_type = self._argument(calls[0].results[0].type)
+        assert isinstance(hidden_type, MemRefType)
+        hidden = tile.AllocOp(hidden_type.get_shape(), hidden_type.element_type, self.geometry.local)
+        hidden.result.name_hint = "hidden"
+        for argument, original in zip(block.args, function.body.block.args, strict=False):
+            argument.name_hint = original.name_hint
+        block.args[-1].name_hint = "logits"
+        block.add_ops(
+            [
+                hidden,
+                tile.CallOp("body", [*block.args[:-1], hidden.result]),
+                tile.CallOp(calls[1].callee.string_value(), [hidden.result, block.args[-1]]),
+                ReturnOp(),
+            ]
+        )
+        return FuncOp(function.sym_name.data, FunctionType.from_lists([*inputs, logits], []), Region(block))
+
+
+def _argument_view(argument: SSAValue, kind: Attribute) -> View:
+    """The tensor that a buffer argument carries."""
+    assert isinstance(kind, TensorType)
+    shape, placement = kind.get_shape(), placement_of(kind)
+    if isinstance(placement, SlicedAttr):
+        chunk = placement.chunk.data
+        return dense(argument, (*shape[:-1], chunk), shape[-1], chunk)
+    return dense(argument, shape or (1,))
+
+
+def _lower_block(low: FunctionLowering, function: FuncOp, destinations: list[SSAValue]) -> None:
+    for op in function.body.block.ops:
+        low.begin(op)
+        if isinstance(op, ReturnOp):
+            _lower_return(low, op, destinations)
+        elif isinstance(op, graph.LayersOp):
+            _lower_layers(low, op)
+        elif isinstance(op, graph.RelayoutOp) and low.on_host(op.result):
+            low.values[op.result] = _logits_view(destinations[0], op.result)
+            movement.lower_relayout(low, op)
+        elif isinstance(op, graph.ConstantOp):
+            if any(_needs_buffer(use.operation) for use in op.result.uses):
+                movement.lower_constant(low, op)
+        elif type(op) in RULES:
+            RULES[type(op)](low, op)
+        else:
+            raise PassFailedException(
+                f"lower-to-tile: {op.name} has no lowering ({low.emit.module}); add a rule to lower_to_tile.RULES"
+            )
+
+
+def _needs_buffer(user: Operation) -> bool:
+    return not isinstance(user, graph.BinaryOp | graph.WhereOp)
+
+
+def _logits_view(buffer: SSAValue, value: SSAValue) -> View:
+    shape = graph.static_shape(value)
+    kind = buffer.type
+    assert isinstance(kind, MemRefType)
+    return View(buffer, shape, row_major_strides(kind.get_shape()), size=shape[-1])
+
+
+def _lower_return(low: FunctionLowering, op: ReturnOp, destinations: list[SSAValue]) -> None:
+    """Copies results to the destinations; logits are there already."""
+    views = [low.view(value) for value in op.operands]
+    for value, view, destination in zip(op.operands, views, destinations, strict=True):
+        if view.buffer is not destination and not low.on_host(value):
+            low.emit.copy_view(view, _argument_view(destination, value.type))
+    low.emit.add(ReturnOp())
+
+
+def _lower_layers(low: FunctionLowering, op: graph.LayersOp) -> None:
+    """A loop over the layer ordinals; carried tensors are updated in place."""
+    carried = [_owned(low, value, index < len(op.carried)) for index, value in enumerate(op.operands)]
+    callee = op.callee.string_value()
+    earlier = _layers_before(op)
+    loop = tile.ForOp(len(op.layer_list), earlier)
+    loop.induction.name_hint = "layer"
+    loop.body.block.add_op(tile.CallOp(callee, [loop.induction, *(view.buffer for view in carried)]))
+    low.emit.add(loop)
+    for value, view in zip(op.outputs, carried, strict=False):
+        low.values[value] = view
+
+
+def _layers_before(op: graph.LayersOp) -> int:
+    """How many layers of this kind earlier calls have run."""
+    count, previous = 0, op.prev_op
+    while previous is not None:
+        if isinstance(previous, graph.LayersOp) and previous.callee == op.callee:
+            count += len(previous.layer_list)
+        previous = previous.prev_op
+    return count
+
+
+def _owned(low: FunctionLowering, value: SSAValue, written: bool) -> View:
+    """The tensor in a buffer of its own that has the argument's layout."""
+    view = low.view(value)
+    fresh_needed = written and len(list(value.uses)) > 1
+    kind = view.buffer.type
+    assert isinstance(kind, MemRefType)
+    size = prod(kind.get_shape()[1:])
+    unit = max(low.emit.geometry.granule // 2, 1)
+    is_dense = view.strides == row_major_strides(view.shape) and not view.offset and not view.index
+    exact = (
+        kind.get_shape()[1:] == view.shape if view.chunk else kind.get_shape()[1:] == (align(prod(view.shape), unit),)
+    )
+    if is_dense and exact and size and not fresh_needed:
+        return view
+    target = low.fresh(value)
+    low.emit.copy_view(view, target)
+    return target

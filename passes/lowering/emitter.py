@@ -1,0 +1,192 @@
+"""Emits tile operations: allocations, passes and copies over views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from npuc.ir import tile
+from npuc.ir.tile import CopySpec, Limit, PassSpec, Port, Step
+from npuc.passes.algorithms.chains import VectorUnits, split_chain
+from npuc.passes.algorithms.geometry import Geometry
+from npuc.passes.lowering.views import IndexTerms, Nest, View, Walk, dense
+from xdsl.dialects.builtin import MemRefType
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+
+
+@dataclass
+class Emitter:
+    """Appends operations to a block on behalf of one `graph` op at a time.
+
+    Attributes:
+        geometry: the machine's memories.
+        units: the machine's vector units, which decide how long a chain may be.
+        block: where operations go.
+        module: checkpoint module path noted on every operation.
+        hint: name hint for new buffers.
+    """
+
+    geometry: Geometry
+    units: VectorUnits
+    block: Block
+    module: str = ""
+    hint: str | None = None
+
+    def add(self, op: Operation) -> Operation:
+        """Appends an op."""
+        self.block.add_op(op)
+        return op
+
+    def constant(self, value: int) -> SSAValue:
+        """A constant index."""
+        op = tile.ConstantOp(value)
+        self.add(op)
+        return op.result
+
+    def alloc(self, shape: Sequence[int], element: Attribute, memory: str = "") -> SSAValue:
+        """A buffer of `shape` per slice in `memory` (local by default)."""
+        op = tile.AllocOp((self.geometry.slices, *shape), element, memory or self.geometry.local)
+        op.result.name_hint = self.hint
+        self.add(op)
+        return op.result
+
+    def replicated(self, shape: Sequence[int], element: Attribute) -> View:
+        """A fresh row-major tensor that every slice holds; a scalar has one element."""
+        own = tuple(shape) or (1,)
+        padded = prod(own)
+        unit = max(self.geometry.granule // 2, 1)
+        return dense(self.alloc((-(-padded // unit) * unit,), element), own)
+
+    def sliced(self, shape: Sequence[int], element: Attribute) -> View:
+        """A fresh tensor cut along its last dimension."""
+        chunk = self.geometry.chunk(shape[-1])
+        own = (*shape[:-1], chunk)
+        return dense(self.alloc(own, element), own, shape[-1], chunk)
+
+    def like(self, shape: Sequence[int], element: Attribute, chunk: int) -> View:
+        """A fresh tensor, sliced where `chunk` is nonzero."""
+        return self.sliced(shape, element) if chunk else self.replicated(shape, element)
+
+    def emit_pass(
+        self,
+        nest: Nest,
+        *,
+        reduce: Sequence[int] = (),
+        ring_dim: int = -1,
+        mask: Limit | None = None,
+        mask_terms: SSAValue | None = None,
+        chain: Sequence[Step] = (),
+        limit: Limit | None = None,
+        fill: float | None = None,
+    ) -> None:
+        """One pass; dimension numbers refer to the nest as given, before folding."""
+        special = {*reduce, ring_dim, mask.dim if mask else -1, limit.dim if limit else -1} - {-1}
+        folded, renamed = replace(nest, fixed=nest.fixed | special).folded()
+        buffers: list[SSAValue] = []
+        indices: list[SSAValue] = []
+        ports = {name: _port(walk, buffers, indices) for name, walk in folded.walks.items()}
+        if mask is not None:
+            index = -1
+            if mask_terms is not None:
+                index = _position(indices, mask_terms)
+            mask = replace(mask, dim=renamed[mask.dim], index=index)
+        spec = PassSpec(
+            folded.size,
+            ports,
+            reduce=tuple(sorted({renamed[d] for d in reduce})),
+            ring_dim=renamed[ring_dim] if ring_dim >= 0 else -1,
+            mask=mask,
+            chain=tuple(chain),
+            limit=replace(limit, dim=renamed[limit.dim]) if limit else None,
+            fill=fill,
+        )
+        self.add(tile.PassOp(spec, buffers, indices, self.module))
+
+    def emit_copy(
+        self,
+        nest: Nest,
+        *,
+        limit: SSAValue | None = None,
+        index_dim: int = -1,
+        index_scale: int = 0,
+    ) -> None:
+        """One copy; the limit clips dimension 0 of the nest, the index list walks along `index_dim`."""
+        fixed = ({0} if limit is not None else set[int]()) | ({index_dim} - {-1})
+        index = nest.walks.get("index")
+        walks = {name: walk for name, walk in nest.walks.items() if name != "index"}
+        folded, renamed = Nest(nest.size, walks, nest.fixed | fixed).folded()
+        buffers: list[SSAValue] = []
+        indices: list[SSAValue] = []
+        ports = {name: _port(walk, buffers, indices) for name, walk in folded.walks.items()}
+        if index is not None:
+            ports["index"] = _port(index, buffers, indices)
+        clip = None
+        if limit is not None:
+            clip = Limit(0, index=_position(indices, limit))
+        spec = CopySpec(
+            folded.size, ports, clip, renamed[index_dim] if index_dim >= 0 else -1, index_scale
+        )
+        self.add(tile.CopyOp(spec, buffers, indices, self.module))
+
+    def elementwise(
+        self, shape: Sequence[int], stream: View, steps: Sequence[Step], out: View, operand: View | None = None
+    ) -> None:
+        """out = chain(stream, operand) over `shape` (per slice), in as few passes as the units allow."""
+        source = stream
+        parts = split_chain(steps, self.units)
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            target = out if last else dense(self.alloc(tuple(shape), _f32()), shape)
+            second = operand
+            if number and any(step.source == "stash" for step in part):
+                second = stream  # the stash is the first pass's stream; later passes fetch it again
+                part = [replace(s, source="operand") if s.source == "stash" else s for s in part]
+            walks = {
+                "stream": Walk(source, source.broadcast_strides(shape)),
+                "out": Walk(target, target.broadcast_strides(shape)),
+            }
+            if second is not None and any(step.source == "operand" for step in part):
+                walks["operand"] = Walk(second, second.broadcast_strides(shape))
+            self.emit_pass(Nest(tuple(shape), walks), chain=part)
+            source = target
+
+    def copy_view(self, source: View, target: View) -> None:
+        """Moves a tensor between two views of one shape by a pass (rounding to the target's type)."""
+        self.elementwise(target.shape, source, (), target)
+
+    def fill(self, target: View, value: float) -> None:
+        """Sets every element of a view."""
+        walks = {"out": Walk(target, target.strides)}
+        self.emit_pass(Nest(target.shape, walks), fill=value)
+
+
+def _f32() -> Attribute:
+    from xdsl.dialects.builtin import f32
+
+    return f32
+
+
+def _position(values: list[SSAValue], value: SSAValue) -> int:
+    """Index of a value in a list, appended if new."""
+    if value not in values:
+        values.append(value)
+    return values.index(value)
+
+
+def _port(walk: Walk, buffers: list[SSAValue], indices: list[SSAValue]) -> Port:
+    terms = tuple((_position(indices, value), scale) for value, scale in walk.view.index)
+    slices = walk.slices if any(walk.slices) else ()
+    return Port(_position(buffers, walk.view.buffer), walk.view.offset, walk.strides, slices, terms)
+
+
+def element_bytes(value: SSAValue | View) -> int:
+    """Bytes of one stored element of a buffer."""
+    buffer = value.buffer if isinstance(value, View) else value
+    kind = buffer.type
+    assert isinstance(kind, MemRefType)
+    width = kind.element_type.bitwidth  # pyright: ignore
+    return int(width) // 8  # pyright: ignore
+
+
+__all__ = ["Emitter", "IndexTerms", "element_bytes"]

@@ -1,0 +1,147 @@
+"""State of lowering one function: where each tensor lies, and helpers that every rule uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from npuc.ir import graph, tile
+from npuc.ir.tile import HostAttr, SlicedAttr, Step
+from npuc.passes.assign_layouts import placement_of
+from npuc.passes.lowering.emitter import Emitter
+from npuc.passes.lowering.views import Nest, View, Walk, dense
+from npuc.passes.pack_weights import storage_type
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, MemRefType, StringAttr, TensorType
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.utils.exceptions import PassFailedException
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An elementwise value not yet written anywhere: a chain over one stream and at most one operand."""
+
+    stream: View
+    steps: tuple[Step, ...]
+    operand: View | None
+
+
+@dataclass
+class FunctionLowering:
+    """Lowers one static `graph` function, op by op, into a `tile` function's block.
+
+    Attributes:
+        emit: where operations go.
+        packed: packed weights of the module by symbol.
+        caches: cache declarations by symbol.
+        layer: the layer ordinal, in a layer-kind function.
+        batch: rows of the bucket.
+        values: view (or deferred chain) of each tensor value lowered so far.
+    """
+
+    emit: Emitter
+    packed: Mapping[str, tile.PackedOp]
+    caches: Mapping[str, tile.CacheOp]
+    layer: SSAValue | None
+    batch: int
+    length: int
+    values: dict[SSAValue, View | Deferred] = field(default_factory=dict)
+
+    def begin(self, op: Operation) -> None:
+        """Notes whose operations are being emitted."""
+        module = op.attributes.get("module")
+        self.emit.module = module.data if isinstance(module, StringAttr) else ""
+        self.emit.hint = op.results[0].name_hint if op.results else None
+
+    def view(self, value: SSAValue) -> View:
+        """The tensor in a buffer, computing it now if it was deferred."""
+        if value not in self.values and isinstance(value.owner, graph.ParamOp):
+            self.values[value] = self._load_param(value)
+        found = self.values[value]
+        if isinstance(found, Deferred):
+            target = self.fresh(value)
+            self.emit.elementwise(target.shape, found.stream, found.steps, target, found.operand)
+            self.values[value] = found = target
+        return found
+
+    def fresh(self, value: SSAValue) -> View:
+        """A new buffer for a result, by its placement."""
+        kind = value.type
+        assert isinstance(kind, TensorType)
+        element = storage_type(kind.element_type)
+        if isinstance(placement_of(value), SlicedAttr):
+            return self.emit.sliced(kind.get_shape(), element)
+        return self.emit.replicated(kind.get_shape(), element)
+
+    def weight(self, value: SSAValue) -> tuple[tile.PackedOp, SSAValue]:
+        """The packed declaration and the main-memory buffer of a weight operand."""
+        owner = value.owner
+        if not isinstance(owner, graph.ParamOp):
+            raise PassFailedException(f"lower-to-tile: expected a weight, got {owner}")
+        packed = self.packed[owner.symbol.string_value()]
+        layer = self.layer if packed.layers is not None else None
+        op = tile.WeightOp(packed.sym_name.data, packed.type, layer)
+        op.result.name_hint = value.name_hint
+        self.emit.add(op)
+        return packed, op.result
+
+    def _load_param(self, value: SSAValue) -> View:
+        """Copies a small weight next to the slices, in the placement its type says."""
+        _, buffer = self.weight(value)
+        kind, placement = value.type, placement_of(value)
+        assert isinstance(kind, TensorType)
+        assert isinstance(buffer.type, MemRefType)
+        shape, slices = kind.get_shape(), self.emit.geometry.slices
+        packed_shape, element = buffer.type.get_shape(), buffer.type.element_type
+        if isinstance(placement, SlicedAttr):
+            _, lead, chunk = packed_shape
+            target = dense(self.emit.alloc((lead, chunk), element), (lead, chunk))
+            run = lead * chunk
+            result = dense(target.buffer, (*shape[:-1], chunk), shape[-1], chunk)
+        else:
+            run = packed_shape[0]
+            target = dense(self.emit.alloc((run,), element), (run,))
+            result = dense(target.buffer, shape or (1,))
+        walks = {
+            "src": Walk(dense(buffer, packed_shape), (run if isinstance(placement, SlicedAttr) else 0, 1)),
+            "dst": Walk(target, (0, 1), (1, 0)),
+        }
+        self.emit.emit_copy(Nest((slices, run), walks))
+        return result
+
+    def scalar(self, value: SSAValue) -> float | None:
+        """The value of a one-element constant."""
+        owner = value.owner
+        if isinstance(owner, graph.ConstantOp) and prod(graph.static_shape(value)) == 1:
+            data = owner.value
+            assert isinstance(data, DenseIntOrFPElementsAttr)
+            return float(next(iter(data.get_values())))
+        return None
+
+    def define(self, value: SSAValue, view: View | Deferred) -> None:
+        """Records where a result lies."""
+        if isinstance(view, Deferred) and len(list(value.uses)) != 1:
+            self.values[value] = view
+            self.values[value] = self.view(value)
+            return
+        self.values[value] = view
+
+    def on_host(self, value: SSAValue) -> bool:
+        """Whether a value lies in main memory."""
+        return isinstance(placement_of(value), HostAttr)
+
+
+def nest_over(shape: Sequence[int], **views: View) -> Nest:
+    """A nest over `shape` with every view broadcast to it."""
+    walks = {name: Walk(view, view.broadcast_strides(shape)) for name, view in views.items()}
+    return Nest(tuple(shape), walks)
+
+
+def leading(view: View) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and strides of all but the last dimension."""
+    return view.shape[:-1], view.strides[:-1]
+
+
+def element_type(value: SSAValue) -> Attribute:
+    """How a tensor value's elements are stored."""
+    return storage_type(graph.element_of(value))

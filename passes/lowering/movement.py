@@ -1,0 +1,290 @@
+"""Lowering rules of operations that move or relabel elements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from npuc.ir import graph, tile
+from npuc.ir.shapes import row_major_strides
+from npuc.passes.lowering.function import FunctionLowering, element_type
+from npuc.passes.lowering.views import Nest, View, Walk, dense, reshape_strides
+from xdsl.dialects.builtin import MemRefType
+from xdsl.ir import SSAValue
+from xdsl.utils.exceptions import PassFailedException
+
+
+def lower_reshape(low: FunctionLowering, op: graph.ReshapeOp) -> None:
+    """Free where the strides allow; otherwise the elements move to a row-major buffer first."""
+    view = low.view(op.input)
+    shape = graph.static_shape(op.result) or (1,)
+    if view.chunk:
+        shape = (*shape[:-1], view.chunk)
+    strides = reshape_strides(view.shape, view.strides, shape)
+    if strides is None:
+        moved = low.emit.like(view.logical_shape, view.element, view.chunk)
+        low.emit.copy_view(view, moved)
+        view, strides = moved, reshape_strides(moved.shape, moved.strides, shape)
+        assert strides is not None
+    size = view.size if view.chunk else shape[-1]
+    low.define(op.result, replace(view, shape=shape, strides=strides, size=size))
+
+
+def lower_broadcast(low: FunctionLowering, op: graph.BroadcastOp) -> None:
+    """Stride 0 along repeated dimensions."""
+    view = low.view(op.input)
+    shape = graph.static_shape(op.result)
+    own = (*shape[:-1], view.chunk) if view.chunk else shape
+    low.define(op.result, replace(view, shape=own, strides=view.broadcast_strides(own), size=shape[-1]))
+
+
+def lower_transpose(low: FunctionLowering, op: graph.TransposeOp) -> None:
+    """Permuted strides."""
+    view, perm = low.view(op.input), graph.ints(op.perm)
+    shape = tuple(view.shape[p] for p in perm)
+    size = view.size if view.chunk else shape[-1]
+    low.define(op.result, replace(view, shape=shape, strides=tuple(view.strides[p] for p in perm), size=size))
+
+
+def lower_slice(low: FunctionLowering, op: graph.SliceOp) -> None:
+    """An offset and scaled strides."""
+    view = low.view(op.input)
+    starts, steps = graph.ints(op.starts), graph.ints(op.steps)
+    shape = graph.static_shape(op.result)
+    offset = sum(start * stride for start, stride in zip(starts, view.strides, strict=True))
+    strides = tuple(stride * step for stride, step in zip(view.strides, steps, strict=True))
+    own = (*shape[:-1], view.chunk) if view.chunk else shape
+    low.define(op.result, replace(view.moved(offset), shape=own, strides=strides, size=shape[-1]))
+
+
+def lower_concat(low: FunctionLowering, op: graph.ConcatOp) -> None:
+    """Each input copied to its part of a new buffer."""
+    target, dim = low.fresh(op.result), op.dim.value.data
+    if target.chunk:
+        raise PassFailedException("lower-to-tile: graph.concat of sliced tensors has no lowering")
+    position = 0
+    for value in op.inputs:
+        view = low.view(value)
+        part = replace(target.moved(position * target.strides[dim]), shape=view.shape)
+        low.emit.copy_view(view, part)
+        position += view.shape[dim]
+    low.define(op.result, target)
+
+
+def lower_pad(low: FunctionLowering, op: graph.PadOp) -> None:
+    """A filled buffer with the input copied into its middle."""
+    view, target = low.view(op.input), low.fresh(op.result)
+    low.emit.fill(target, float(op.value.value.data))
+    inner = sum(n * s for n, s in zip(graph.ints(op.low), target.strides, strict=True))
+    low.emit.copy_view(view, replace(target.moved(inner), shape=view.shape))
+    low.define(op.result, target)
+
+
+def lower_constant(low: FunctionLowering, op: graph.ConstantOp) -> None:
+    """A one-element constant used where no immediate fits: filled."""
+    target = low.fresh(op.result)
+    value = low.scalar(op.result)
+    assert value is not None
+    low.emit.fill(target, value)
+    low.define(op.result, target)
+
+
+def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
+    """Between main memory, replicated and sliced."""
+    if low.on_host(op.result):
+        _store_result(low, op)
+        return
+    view = low.view(op.input)
+    target = low.fresh(op.result)
+    if low.on_host(op.input):
+        _load_input(low, view, target)
+    elif view.chunk and not target.chunk:
+        low.define(op.result, gather(low, view))
+        return
+    elif target.chunk and not view.chunk:
+        scatter(low, view, target)
+    else:
+        raise PassFailedException(f"lower-to-tile: no way from {op.input.type} to {op.result.type}")
+    low.define(op.result, target)
+
+
+def gather(low: FunctionLowering, view: View) -> View:
+    """L → R: the switch broadcasts every slice's chunk to all slices."""
+    emit, slices = low.emit, low.emit.geometry.slices
+    if slices == 1:
+        return replace(view, shape=view.logical_shape, chunk=0)
+    lead = view.shape[:-1]
+    padded = dense(emit.alloc((*lead, slices * view.chunk), view.element), (*lead, slices * view.chunk))
+    zeros = (0,) * len(lead)
+    walks = {
+        "stream": Walk(view, (*view.strides[:-1], 0, 1), (*zeros, 1, 0)),
+        "out": Walk(padded, (*padded.strides[:-1], view.chunk, 1)),
+    }
+    emit.emit_pass(Nest((*lead, slices, view.chunk), walks), ring_dim=len(lead))
+    return replace(padded, shape=view.logical_shape, size=view.size)
+
+
+def scatter(low: FunctionLowering, view: View, target: View) -> None:
+    """R → L: slice s takes elements s·chunk …; the padding is filled with zeros."""
+    emit, chunk = low.emit, target.chunk
+    if emit.geometry.slices == 1 and chunk == view.size:
+        emit.copy_view(view, target)
+        return
+    whole, rest = divmod(view.size, chunk)
+    if whole < emit.geometry.slices:
+        emit.fill(target, 0.0)
+    lead, source, result = view.shape[:-1], view.strides, target.strides
+    zeros = (0,) * len(lead)
+    if whole:
+        walks = {
+            "src": Walk(view, (*source[:-1], chunk * source[-1], source[-1])),
+            "dst": Walk(target, (*result[:-1], 0, 1), (*zeros, 1, 0)),
+        }
+        emit.emit_copy(Nest((*lead, whole, chunk), walks))
+    if rest:
+        walks = {
+            "src": Walk(view.moved(whole * chunk * source[-1]), source),
+            "dst": Walk(target, result),
+        }
+        last = replace(walks["dst"], slices=())
+        emit.emit_copy(Nest((*lead, rest), {"src": walks["src"], "dst": _on_slice(last, whole)}))
+
+
+def _on_slice(walk: Walk, number: int) -> Walk:
+    """The walk moved to a later slice, by way of the buffer's slice extent."""
+    kind = walk.view.buffer.type
+    assert isinstance(kind, MemRefType)
+    per_slice = prod(kind.get_shape()[1:])
+    return replace(walk, view=walk.view.moved(number * per_slice))
+
+
+def _load_input(low: FunctionLowering, view: View, target: View) -> None:
+    """H → R: every slice gets a copy."""
+    if target.chunk:
+        raise PassFailedException("lower-to-tile: program inputs are loaded replicated")
+    slices = low.emit.geometry.slices
+    count = prod(view.shape)
+    staged = target
+    if view.element != target.element:
+        staged = dense(low.emit.alloc((count + count % 2,), view.element), target.shape)
+    walks = {
+        "src": Walk(dense(view.buffer, (count,)), (0, 1)),
+        "dst": Walk(dense(staged.buffer, (count,)), (0, 1), (1, 0)),
+    }
+    low.emit.emit_copy(Nest((slices, count), walks))
+    if staged is not target:
+        low.emit.copy_view(staged, target)
+
+
+def _store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
+    """L → H: the logits, row by row."""
+    view = low.view(op.input)
+    target = low.values[op.result]
+    assert isinstance(target, View)
+    lead, slices, chunk = view.shape[:-1], low.emit.geometry.slices, view.chunk
+    zeros = (0,) * len(lead)
+    walks = {
+        "src": Walk(view, (*view.strides[:-1], 0, 1), (*zeros, 1, 0)),
+        "dst": Walk(target, (*target.strides[:-1], chunk, 1)),
+    }
+    low.emit.emit_copy(Nest((*lead, slices, chunk), walks))
+
+
+def lower_embedding(low: FunctionLowering, op: graph.EmbeddingOp) -> None:
+    """A gather of table rows, each cut over the slices."""
+    _, table = low.weight(op.table)
+    ids, target = low.view(op.ids), low.fresh(op.result)
+    assert isinstance(table.type, MemRefType)
+    _, width = table.type.get_shape()
+    rows, slices, chunk = prod(graph.static_shape(op.ids)), low.emit.geometry.slices, target.chunk
+    walks = {
+        "src": Walk(dense(table, (width,)), (0, chunk, 1)),
+        "dst": Walk(dense(target.buffer, (rows, chunk)), (chunk, 0, 1), (0, 1, 0)),
+        "index": Walk(ids, (1,)),
+    }
+    low.emit.emit_copy(Nest((rows, slices, chunk), walks), index_dim=0, index_scale=width)
+    low.define(op.result, target)
+
+
+def lower_select_rows(low: FunctionLowering, op: graph.SelectRowsOp) -> None:
+    """Each batch row's last valid position, or all rows as they are."""
+    view = low.view(op.input)
+    if op.input.type == op.result.type:
+        low.define(op.result, view)
+        return
+    target = low.fresh(op.result)
+    slices, chunk = low.emit.geometry.slices, view.chunk
+    outer, row = enter_rows(low)
+    last = runtime(low, "last", row)
+    source = view.moved(0, ((row, view.strides[0]), (last, view.strides[1])))
+    result = target.moved(0, ((row, target.strides[0]),))
+    walks = {"src": Walk(source, (0, 1), (1, 0)), "dst": Walk(result, (0, 1), (1, 0))}
+    low.emit.emit_copy(Nest((slices, chunk), walks))
+    low.emit.block = outer
+    low.define(op.result, target)
+
+
+def enter_rows(low: FunctionLowering):  # type: ignore[no-untyped-def]
+    """Opens a loop over batch rows (none for one row); returns the outer block and the row index."""
+    outer = low.emit.block
+    if low.batch == 1:
+        return outer, low.emit.constant(0)
+    loop = tile.ForOp(low.batch)
+    low.emit.add(loop)
+    low.emit.block = loop.body.block
+    return outer, loop.induction
+
+
+def runtime(low: FunctionLowering, parameter: str, row: SSAValue) -> SSAValue:
+    """A runtime parameter of a row."""
+    op = tile.RuntimeOp(parameter, row)
+    op.result.name_hint = parameter
+    low.emit.add(op)
+    return op.result
+
+
+def lower_rope(low: FunctionLowering, op: graph.RopeOp) -> None:
+    """x · cos + rotate(x) · sin on the rotated part; the rest of each head is moved unchanged."""
+    x, cos, sin = low.view(op.input), low.view(op.cos), low.view(op.sin)
+    batch, heads, rows, size = x.shape
+    rotated = cos.shape[-1]
+    # The result is stored [batch, rows, heads, size], as attention and the cache read it.
+    stored = low.emit.replicated((batch, rows, heads, size), element_type(op.result))
+    order = row_major_strides((batch, rows, heads, size))
+    target = replace(
+        stored, shape=x.shape, strides=(order[0], order[2], order[1], order[3]), size=size
+    )
+    product, turned = (low.emit.replicated((batch, heads, rows, rotated), _f32()) for _ in range(2))
+    part = replace(x, shape=product.shape, size=rotated)
+    tables = [replace(t, shape=(t.shape[0], 1, *t.shape[1:]), strides=(t.strides[0], 0, *t.strides[1:])) for t in (cos, sin)]
+    step = tile.Step("mul", "operand")
+    low.emit.elementwise(product.shape, part, (step,), product, tables[0])
+    _turn(low, part, tables[1], turned, interleaved=bool(op.interleaved.value.data))
+    low.emit.elementwise(
+        product.shape, product, (tile.Step("add", "operand"),), replace(target, shape=product.shape), turned
+    )
+    if rotated < size:
+        rest = (batch, heads, rows, size - rotated)
+        source = replace(x.moved(rotated * x.strides[-1]), shape=rest)
+        low.emit.copy_view(source, replace(target.moved(rotated), shape=rest))
+    low.define(op.result, target)
+
+
+def _turn(low: FunctionLowering, x: View, sin: View, turned: View, *, interleaved: bool) -> None:
+    """turned = rotate(x) · sin, where rotate maps the pair (a, b) to (−b, a)."""
+    half = x.shape[-1] // 2
+    shape = (*x.shape[:-1], half)
+    step, second = (2, 1) if interleaved else (1, half)
+    for target_at, source_at, sign in ((0, second, -1.0), (second, 0, 1.0)):
+        views = [
+            replace(v.moved(at * v.strides[-1]), shape=(*v.shape[:-1], half), strides=(*v.strides[:-1], step * v.strides[-1]))
+            for v, at in ((x, source_at), (sin, target_at), (turned, target_at))
+        ]
+        steps = (tile.Step("mul", "imm", sign), tile.Step("mul", "operand"))
+        low.emit.elementwise(shape, views[0], steps, views[2], views[1])
+
+
+def _f32():  # type: ignore[no-untyped-def]
+    from xdsl.dialects.builtin import f32
+
+    return f32

@@ -1,0 +1,301 @@
+"""Lowering rules of elementwise, linear, normalization and reduction operations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from npuc.ir import graph, tile
+from npuc.ir.tile import Limit, Step
+from npuc.passes.algorithms.chains import split_chain
+from npuc.passes.lowering.elementwise import BINARY_STEP, UNARY_STEPS, constant_steps, imm, stash
+from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type, leading, nest_over
+from npuc.passes.lowering.views import Nest, View, Walk, dense
+from xdsl.dialects.builtin import MemRefType, f32, i1
+from xdsl.ir import Operation, SSAValue
+from xdsl.utils.exceptions import PassFailedException
+
+
+def lower_unary(low: FunctionLowering, op: graph.UnaryOp) -> None:
+    """One operand: extends its chain."""
+    steps = UNARY_STEPS[op.name.removeprefix("graph.")]
+    low.define(op.result, _extended(low, op.input, op.result, steps))
+
+
+def lower_cast(low: FunctionLowering, op: graph.CastOp) -> None:
+    """A conversion is the rounding of the pass that stores it; equal storage needs none."""
+    source, target = graph.element_of(op.input), graph.element_of(op.result)
+    if target == i1 and source != i1:
+        low.define(op.result, _extended(low, op.input, op.result, (imm("ne", 0.0),)))
+    elif not low.on_host(op.input) and element_type(op.input) == element_type(op.result):
+        low.values[op.result] = low.values.get(op.input) or low.view(op.input)
+    else:
+        low.define(op.result, _extended(low, op.input, op.result, ()))
+
+
+def lower_binary(low: FunctionLowering, op: graph.BinaryOp) -> None:
+    """Two operands: a constant becomes an immediate, a tensor the second port."""
+    name = op.name.removeprefix("graph.")
+    for value, other, reversed_ in ((op.rhs, op.lhs, False), (op.lhs, op.rhs, True)):
+        constant = low.scalar(value)
+        steps = constant_steps(name, constant, reversed_) if constant is not None else None
+        if steps is not None:
+            low.define(op.result, _extended(low, other, op.result, steps))
+            return
+    if name not in BINARY_STEP:
+        raise PassFailedException(f"lower-to-tile: {op.name} of two tensors has no lowering")
+    low.define(op.result, _combined(low, op.lhs, op.rhs, op.result, BINARY_STEP[name]))
+
+
+def lower_gated(low: FunctionLowering, op: graph.GatedOp) -> None:
+    """activation(gate) · up."""
+    steps = (*UNARY_STEPS[op.activation.data], Step("mul", "operand"))
+    gate, up = low.view(op.gate), low.view(op.up)
+    low.define(op.result, Deferred(gate, steps, up))
+
+
+def lower_where(low: FunctionLowering, op: graph.WhereOp) -> None:
+    """Selection; branches that are constants are immediates."""
+    a, b = low.scalar(op.a), low.scalar(op.b)
+    if b is not None and a is None:
+        low.define(op.result, _select(low, op.a, op.condition, op.result, b))
+        return
+    condition = low.view(op.condition)
+    inverse = low.emit.like(condition.logical_shape, f32, condition.chunk)
+    low.emit.elementwise(inverse.shape, condition, (imm("rsub", 1.0),), inverse)
+    if a is not None and b is None:
+        target = low.fresh(op.result)
+        low.emit.elementwise(target.shape, low.view(op.b), (Step("select", "operand", a),), target, inverse)
+        low.define(op.result, target)
+        return
+    first = low.emit.like(graph.static_shape(op.result), f32, condition.chunk)
+    second = low.emit.like(graph.static_shape(op.result), f32, condition.chunk)
+    target = low.fresh(op.result)
+    for value, constant, mask, part in ((op.a, a, condition, first), (op.b, b, inverse, second)):
+        if constant is None:
+            low.emit.elementwise(
+                part.shape, low.view(value), (Step("select", "operand", 0.0),), part, mask
+            )
+        else:
+            low.emit.elementwise(part.shape, mask, (imm("mul", 0.0), imm("add", constant)), part)
+            low.emit.elementwise(part.shape, part, (Step("select", "operand", 0.0),), part, mask)
+    low.emit.elementwise(target.shape, first, (Step("add", "operand"),), target, second)
+    low.define(op.result, target)
+
+
+def _select(
+    low: FunctionLowering, value: SSAValue, condition: SSAValue, result: SSAValue, other: float
+) -> View:
+    target = low.fresh(result)
+    steps = (Step("select", "operand", other),)
+    low.emit.elementwise(target.shape, low.view(value), steps, target, low.view(condition))
+    return target
+
+
+def _extended(low: FunctionLowering, value: SSAValue, result: SSAValue, steps: tuple[Step, ...]) -> Deferred:
+    """The operand's chain, if it is deferred and the result still fits one pass, else a new chain."""
+    found = low.values.get(value)
+    same = graph.static_shape(value) == graph.static_shape(result)
+    if isinstance(found, Deferred) and same:
+        restarted = any(step.source == "stash" for step in steps)
+        chain = (*found.steps, *steps)
+        if not restarted and len(split_chain(chain, low.emit.units)) == 1:
+            return Deferred(found.stream, chain, found.operand)
+    return Deferred(low.view(value), steps, None)
+
+
+def _combined(low: FunctionLowering, lhs: SSAValue, rhs: SSAValue, result: SSAValue, step: str) -> Deferred:
+    found = low.values.get(lhs)
+    if isinstance(found, Deferred) and found.operand is None:
+        chain = (*found.steps, Step(step, "operand"))
+        same = graph.static_shape(lhs) == graph.static_shape(result)
+        if same and len(split_chain(chain, low.emit.units)) == 1:
+            return Deferred(found.stream, chain, low.view(rhs))
+    return Deferred(low.view(lhs), (Step(step, "operand"),), low.view(rhs))
+
+
+def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
+    """x · Wᵀ: weight tiles through the stationary memory, slices own output columns."""
+    emit, slices = low.emit, low.emit.geometry.slices
+    x = low.view(op.input)
+    _, weight = low.weight(op.weight)
+    assert isinstance(weight.type, MemRefType)
+    tiles, _, rows, width = weight.type.get_shape()
+    raw = low.fresh(op.result)
+    bias = low.view(op.bias) if op.bias is not None else None
+    out = emit.like(graph.static_shape(op.result), f32, raw.chunk) if bias is not None else raw
+    loop = tile.ForOp(tiles) if tiles > 1 else None
+    outer = emit.block
+    terms: tuple[tuple[SSAValue, int], ...] = ()
+    if loop is not None:
+        emit.add(loop)
+        emit.block = loop.body.block
+    step = loop.induction if loop is not None else None
+    source = dense(weight, weight.type.get_shape())
+    if step is not None:
+        source = source.moved(0, ((step, slices * rows * width),))
+        terms = ((step, rows),)
+    stationary = _load_stationary(low, source, rows, width)
+    _contract(low, x, stationary, out.moved(0, terms), rows, width)
+    emit.block = outer
+    if bias is not None:
+        low.define(op.result, Deferred(out, (Step("add", "operand"),), bias))
+        return
+    low.define(op.result, raw)
+
+
+def _load_stationary(low: FunctionLowering, source: View, rows: int, width: int) -> View:
+    """One weight tile: main memory → local → stationary memory."""
+    emit = low.emit
+    local = dense(emit.alloc((rows, width), source.element), (rows, width))
+    walks = {
+        "src": Walk(source, (rows * width, 1)),
+        "dst": Walk(local, (0, 1), (1, 0)),
+    }
+    emit.emit_copy(Nest((emit.geometry.slices, rows * width), walks))
+    return to_stationary(low, local)
+
+
+def to_stationary(low: FunctionLowering, local: View, mask: Limit | None = None, end: SSAValue | None = None) -> View:
+    """Loads a local tile into the stationary memory (or leaves it where contraction reads local memory).
+
+    With a mask, elements past the limit become zero on the way.
+    """
+    emit = low.emit
+    if emit.geometry.stationary == emit.geometry.local and mask is None:
+        return local
+    target = dense(emit.alloc(local.shape, local.element, emit.geometry.stationary), local.shape)
+    nest = nest_over(local.shape, stream=local, out=target)
+    emit.emit_pass(nest, mask=mask, mask_terms=end)
+    return target
+
+
+def _contract(low: FunctionLowering, x: View, weight: View, out: View, rows: int, width: int) -> None:
+    """out[m, r] = Σ_k x[m, k] · w[r, k]; a sliced x is broadcast to all slices by the switch."""
+    emit, (sizes, strides) = low.emit, leading(x)
+    _, out_strides = leading(out)
+    zeros = (0,) * len(sizes)
+    if x.chunk:
+        slices = emit.geometry.slices
+        size = (*sizes, rows, slices, x.chunk)
+        stream = Walk(x, (*strides, 0, 0, 1), (*zeros, 0, 1, 0))
+        stationary = Walk(weight, (*zeros, width, x.chunk, 1))
+        result = Walk(out, (*out_strides, 1, 0, 0))
+        ring, reduce = len(sizes) + 1, (len(sizes) + 1, len(sizes) + 2)
+    else:
+        size = (*sizes, rows, x.shape[-1])
+        stream = Walk(x, (*strides, 0, x.strides[-1]))
+        stationary = Walk(weight, (*zeros, width, 1))
+        result = Walk(out, (*out_strides, 1, 0))
+        ring, reduce = -1, (len(sizes) + 1,)
+    if emit.geometry.slices == 1:
+        ring = -1
+        stream = Walk(stream.view, stream.strides)
+    walks = {"stream": stream, "stationary": stationary, "out": result}
+    emit.emit_pass(Nest(size, walks), reduce=reduce, ring_dim=ring)
+
+
+def reduce_last(
+    low: FunctionLowering, x: View, before: tuple[Step, ...], kind: str, after: tuple[Step, ...]
+) -> View:
+    """Reduces the last dimension (over the slices too where it is cut) → replicated [..., 1] in f32."""
+    emit, (sizes, strides) = low.emit, leading(x)
+    out = emit.replicated((*sizes, 1), f32)
+    dim = len(sizes)
+    walks = {
+        "stream": Walk(x, (*strides, x.strides[-1])),
+        "out": Walk(out, (*out.strides[:-1], 0)),
+    }
+    chain = [*before, Step(f"reduce_{kind}")]
+    limit = None
+    if x.chunk and x.chunk * emit.geometry.slices != x.size:
+        limit = Limit(dim, x.size, x.chunk)
+    if x.chunk and emit.geometry.slices > 1:
+        chain.append(Step(f"ring_{kind}"))
+    emit.emit_pass(Nest(x.shape, walks), reduce=(dim,), chain=chain, limit=limit)
+    if after:
+        emit.elementwise(out.shape, out, after, out)
+    return out
+
+
+def lower_rms_norm(low: FunctionLowering, op: graph.RmsNormOp) -> None:
+    """x · rsqrt(mean(x²) + eps) · (offset + weight)."""
+    x = low.view(op.input)
+    after = (imm("mul", 1.0 / x.size), imm("add", float(op.eps.value.data)), Step("sqrt"), imm("rdiv", 1.0))
+    scale = reduce_last(low, x, (stash("mul"),), "add", after)
+    _scale_by_weight(low, op, x, scale, op.weight, None, float(op.offset.value.data))
+
+
+def lower_layer_norm(low: FunctionLowering, op: graph.LayerNormOp) -> None:
+    """(x − mean) · rsqrt(var + eps) · weight + bias."""
+    x = low.view(op.input)
+    mean = reduce_last(low, x, (), "add", (imm("mul", 1.0 / x.size),))
+    centred = low.emit.like(x.logical_shape, f32, x.chunk)
+    low.emit.elementwise(x.shape, x, (Step("sub", "operand"),), centred, mean)
+    after = (imm("mul", 1.0 / x.size), imm("add", float(op.eps.value.data)), Step("sqrt"), imm("rdiv", 1.0))
+    scale = reduce_last(low, centred, (stash("mul"),), "add", after)
+    _scale_by_weight(low, op, centred, scale, op.weight, op.bias, 0.0)
+
+
+def _scale_by_weight(
+    low: FunctionLowering,
+    op: Operation,
+    x: View,
+    scale: View,
+    weight: SSAValue | None,
+    bias: SSAValue | None,
+    offset: float,
+) -> None:
+    """result = x · scale · (offset + weight) + bias, intermediates in f32."""
+    emit, result = low.emit, op.results[0]
+    target = low.fresh(result)
+    if weight is None:
+        emit.elementwise(x.shape, x, (Step("mul", "operand"),), target, scale)
+        low.define(result, target)
+        return
+    scaled = emit.like(x.logical_shape, f32, x.chunk)
+    emit.elementwise(x.shape, x, (Step("mul", "operand"),), scaled, scale)
+    factor = low.view(weight)
+    if offset:
+        shifted = emit.like(factor.logical_shape, f32, factor.chunk)
+        emit.elementwise(factor.shape, factor, (imm("add", offset),), shifted)
+        factor = shifted
+    if bias is None:
+        emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), target, factor)
+        low.define(result, target)
+        return
+    weighted = emit.like(x.logical_shape, f32, x.chunk)
+    emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), weighted, factor)
+    low.define(result, Deferred(weighted, (Step("add", "operand"),), low.view(bias)))
+
+
+_REDUCE_STEP = {"sum": "add", "mean": "add", "max": "max", "min": "min", "any": "max", "all": "min"}
+
+
+def lower_reduce(low: FunctionLowering, op: graph.ReduceOp) -> None:
+    """Reductions over the last dimension, or over one other dimension."""
+    x, dims, kind = low.view(op.input), graph.ints(op.dims), op.kind.data
+    count = prod(graph.static_shape(op.input)[d] for d in dims)
+    after = (imm("mul", 1.0 / count),) if kind == "mean" else ()
+    if dims != (len(x.shape) - 1,):
+        raise PassFailedException(f"lower-to-tile: graph.reduce over dimensions {dims} has no lowering")
+    reduced = reduce_last(low, x, (), _REDUCE_STEP[kind], after)
+    if not op.keepdims.value.data:
+        reduced = replace(reduced, shape=reduced.shape[:-1] or (1,), strides=reduced.strides[:-1] or (1,))
+    target = low.fresh(op.result)
+    low.emit.elementwise(target.shape, reduced, (), target)
+    low.define(op.result, target)
+
+
+def lower_softmax(low: FunctionLowering, op: graph.SoftmaxOp) -> None:
+    """exp(x − max) / Σ over the last dimension."""
+    x = low.view(op.input)
+    if op.dim.value.data != len(x.shape) - 1:
+        raise PassFailedException("lower-to-tile: graph.softmax over an outer dimension has no lowering")
+    top = reduce_last(low, x, (), "max", ())
+    powers = low.emit.like(x.logical_shape, f32, x.chunk)
+    low.emit.elementwise(x.shape, x, (Step("sub", "operand"), Step("exp")), powers, top)
+    total = reduce_last(low, powers, (), "add", ())
+    target = low.fresh(op.result)
+    low.emit.elementwise(target.shape, powers, (Step("div", "operand"),), target, total)
+    low.define(op.result, target)
