@@ -1,0 +1,173 @@
+"""Lowerings of products, reductions, normalizations and of the operators in `trace_ops`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+from xdsl.dialects.builtin import i32
+from xdsl.ir import SSAValue
+
+from npuc.frontends.aten_elementwise import as_type
+from npuc.frontends.fx_import import Flat, FxImporter, Result, Value, lowers
+from npuc.ir import graph
+from npuc.ir.graph import element_of, shape_of
+
+
+@lowers("aten.linear.default")
+def lower_linear(imp: FxImporter, node: Node) -> Value:
+    bias = node.args[2] if len(node.args) > 2 else None
+    return _linear(imp, node, node.args[0], imp.value(node.args[1]), bias)
+
+
+def _linear(imp: FxImporter, node: Node, x: Any, weight: SSAValue, bias: Any) -> Value:
+    """x · weightᵀ + bias on a tensor or on what is behind a flattened view."""
+    value = imp.raw(x)
+    base = value.base if isinstance(value, Flat) else value
+    result = imp.emit(graph.LinearOp(base, weight, None if bias is None else imp.value(bias)))
+    if isinstance(value, Flat):
+        return Flat(result, (*value.shape[:-1], node.meta["val"].shape[-1]))
+    return result
+
+
+@lowers("aten.addmm.default", "aten.mm.default", "aten.matmul.default", "aten.bmm.default")
+def lower_matmul(imp: FxImporter, node: Node) -> Value:
+    """A product; with a weight on the right it is a linear of the transposed weight."""
+    bias, x, w = (None, *node.args[:2]) if len(node.args) == 2 else node.args[:3]
+    if any(node.kwargs.get(k, 1) != 1 for k in ("alpha", "beta")):
+        raise imp.unsupported("addmm with alpha or beta")
+    is_transposed = str(w.target) in ("aten.permute.default", "aten.t.default")  # pyright: ignore
+    transposed = imp.value(w.args[0]) if is_transposed and _rank(w) == 2 else imp.transposed(w)  # pyright: ignore
+    if transposed is not None:
+        return _linear(imp, node, x, transposed, bias)
+    if bias is not None:
+        raise imp.unsupported("addmm whose right side is not a weight")
+    return _matmul(imp, imp.value(x), imp.value(w))
+
+
+def _rank(node: Node) -> int:
+    return node.meta["val"].ndim
+
+
+def _matmul(imp: FxImporter, a: SSAValue, b: SSAValue) -> SSAValue:
+    """torch.matmul, where vectors get a dimension of size 1."""
+    left, right = len(shape_of(a)) == 1, len(shape_of(b)) == 1
+    a = imp.reshape(a, (1, *shape_of(a))) if left else a
+    b = imp.reshape(b, (*shape_of(b), 1)) if right else b
+    result = imp.emit(graph.MatmulOp(a, b))
+    shape = list(shape_of(result))
+    if right:
+        del shape[-1]
+    if left:
+        del shape[-1 if right else -2]
+    return imp.reshape(result, shape)
+
+
+@lowers("aten.embedding.default")
+def lower_embedding(imp: FxImporter, node: Node) -> SSAValue:
+    return imp.emit(graph.EmbeddingOp(imp.value(node.args[0]), imp.cast(imp.value(node.args[1]), i32)))
+
+
+_REDUCTIONS = {
+    "mean": "mean", "sum": "sum", "amax": "max", "amin": "min", "any": "any", "all": "all",
+}  # fmt: skip
+
+
+@lowers(
+    "aten.mean.dim", "aten.sum.dim_IntList", "aten.amax.default", "aten.amin.default", "aten.any.dim",
+    "aten.any.dims", "aten.all.dim", "aten.mean.default", "aten.sum.default", "aten.any.default",
+    "aten.all.default", "aten.max.default", "aten.min.default",
+)  # fmt: skip
+def lower_reduce(imp: FxImporter, node: Node) -> SSAValue:
+    name = str(node.target).split(".")[1]
+    kind = _REDUCTIONS.get(name, name)
+    value = as_type(imp, imp.value(node.args[0]), imp.element(node))
+    dims: Any = node.args[1] if len(node.args) > 1 else None
+    if not dims and dims != 0:
+        dims = list(range(len(shape_of(value))))
+    keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
+    return imp.emit(graph.ReduceOp(value, kind, [dims] if isinstance(dims, int) else list(dims), keep))
+
+
+@lowers("aten.var.correction")
+def lower_var(imp: FxImporter, node: Node) -> SSAValue:
+    value = imp.value(node.args[0])
+    dims = [int(d) % len(shape_of(value)) for d in node.args[1]]  # pyright: ignore
+    keep = bool(node.kwargs.get("keepdim", False))
+    correction: Any = node.kwargs.get("correction", 1)
+    centred = imp.emit(graph.binary("sub", value, imp.emit(graph.ReduceOp(value, "mean", dims, True))))
+    square = imp.emit(graph.binary("mul", centred, centred))
+    result = imp.emit(graph.ReduceOp(square, "mean", dims, keep))
+    if not correction:
+        return result
+    count = 1
+    for d in dims:
+        size = shape_of(value)[d]
+        if not isinstance(size, int):
+            raise imp.unsupported("an unbiased variance over a symbolic size")
+        count *= size
+    factor = imp.scalar(count / (count - correction), element_of(value))
+    return imp.emit(graph.binary("mul", result, factor))
+
+
+@lowers("aten._softmax.default", "aten.softmax.int")
+def lower_softmax(imp: FxImporter, node: Node) -> SSAValue:
+    value = imp.cast(imp.value(node.args[0]), imp.element(node))
+    return imp.emit(graph.SoftmaxOp(value, int(node.args[1])))  # pyright: ignore
+
+
+def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[SSAValue, list[SSAValue | None], Any]:
+    """The input, the optional vectors and eps of a norm over the last dimension."""
+    value = imp.value(node.args[0])
+    if len(node.args[1]) != 1:  # pyright: ignore
+        raise imp.unsupported("a normalization over several dimensions")
+    rest = (*node.args[2:], *(None,) * 3)
+    vectors = [imp.value(v) if isinstance(v, Node) else None for v in rest[:count]]
+    return value, vectors, rest[count]
+
+
+@lowers("aten.layer_norm.default")
+def lower_layer_norm(imp: FxImporter, node: Node) -> SSAValue:
+    value, (weight, bias), eps = _norm_arguments(imp, node, 2)
+    return imp.emit(graph.LayerNormOp(value, weight, bias, 1e-5 if eps is None else float(eps)))
+
+
+@lowers("aten.rms_norm.default")
+def lower_rms_norm(imp: FxImporter, node: Node) -> SSAValue:
+    value, (weight,), eps = _norm_arguments(imp, node, 1)
+    if weight is None:
+        one = imp.scalar(1.0, element_of(value))
+        weight = imp.broadcast(one, shape_of(value)[-1:])
+    eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else float(eps)
+    return imp.emit(graph.RmsNormOp(value, weight, eps))
+
+
+@lowers("npuc.kv_update.default")
+def lower_kv_update(imp: FxImporter, node: Node) -> Result:
+    if imp.cache is None:
+        raise imp.unsupported("a cache update outside the repeated layers")
+    op = graph.KvUpdateOp(imp.value(node.args[0]), imp.value(node.args[1]), imp.cache)
+    imp.emit(op)
+    op.keys.name_hint, op.values.name_hint = "keys", "values"
+    return tuple(op.results)
+
+
+@lowers("npuc.attention.default")
+def lower_attention(imp: FxImporter, node: Node) -> SSAValue:
+    query, keys, values, mask, scale, softcap = node.args
+    where = None if mask is None else imp.value(mask)
+    tensors = imp.value(query), imp.value(keys), imp.value(values)
+    return imp.emit(graph.AttentionOp(*tensors, where, float(scale), float(softcap)))  # pyright: ignore
+
+
+@lowers("npuc.select_rows.default")
+def lower_select_rows(imp: FxImporter, node: Node) -> SSAValue:
+    return imp.emit(graph.SelectRowsOp(imp.value(node.args[0])))
+
+
+@lowers("npuc.layer.default")
+def lower_layer(imp: FxImporter, node: Node) -> Result:
+    if imp.layer is None:
+        raise imp.unsupported("repeated layers inside a repeated layer")
+    return tuple(imp.layer(imp, node))

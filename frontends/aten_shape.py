@@ -1,0 +1,257 @@
+"""Lowerings of ATen operators that make, view, cut and join tensors."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+from xdsl.dialects.builtin import i32
+from xdsl.ir import SSAValue
+
+from npuc.frontends.fx_import import LOWERINGS, Flat, FxImporter, NotAffine, Result, Value, lowers
+from npuc.ir import graph
+from npuc.ir.graph import element_of, shape_of
+from npuc.ir.shapes import Dim
+
+
+@lowers(
+    "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.unsqueeze.default",
+    "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.flatten.using_ints",
+)  # fmt: skip
+def lower_view(imp: FxImporter, node: Node) -> Value:
+    """A view; where its sizes are not affine, it is kept aside until a later view restores them."""
+    value = imp.raw(node.args[0])
+    base = value.base if isinstance(value, Flat) else value
+    tensor = node.meta["val"]
+    try:
+        shape = imp.sizes(node)
+    except NotAffine:
+        exprs = tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in tensor.shape)
+        last = shape_of(base)[-1]
+        if len(exprs) != 2 or exprs[-1] != last:
+            raise imp.unsupported(f"the flattened shape {[str(e) for e in exprs]} is not affine") from None
+        return Flat(base, exprs)
+    return imp.reshape(base, shape)
+
+
+@lowers(
+    "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default",
+    "aten.lift_fresh_copy.default", "aten.dropout.default", "aten.native_dropout.default",
+)  # fmt: skip
+def lower_identity(imp: FxImporter, node: Node) -> Value:
+    return imp.raw(node.args[0])
+
+
+@lowers("aten.copy.default")
+def lower_copy(imp: FxImporter, node: Node) -> SSAValue:
+    value = imp.cast(imp.value(node.args[1]), imp.element(node))
+    return imp.broadcast(value, imp.sizes(node))
+
+
+@lowers("aten.permute.default", "aten.transpose.int", "aten.t.default")
+def lower_permute(imp: FxImporter, node: Node) -> SSAValue:
+    value = imp.value(node.args[0])
+    rank = len(shape_of(value))
+    perm = list(range(rank))
+    match str(node.target).split(".")[1]:
+        case "permute":
+            perm = [d % rank for d in node.args[1]]  # pyright: ignore
+        case "t":
+            perm.reverse()
+        case _:
+            a, b = (d % rank for d in node.args[1:3])  # pyright: ignore
+            perm[a], perm[b] = perm[b], perm[a]
+    return value if perm == sorted(perm) else imp.emit(graph.TransposeOp(value, perm))
+
+
+@lowers("aten.expand.default")
+def lower_expand(imp: FxImporter, node: Node) -> SSAValue:
+    return imp.broadcast(imp.value(node.args[0]), imp.sizes(node))
+
+
+def cut(imp: FxImporter, value: SSAValue, dim: int, start: int, stop: int, step: int = 1) -> SSAValue:
+    """``value[…, start:stop:step, …]`` along one dimension; a stop of −1 means the end."""
+    shape = shape_of(value)
+    dim %= len(shape)
+    if start == 0 and step == 1 and stop in (-1, shape[dim]):
+        return value
+    starts, stops, steps = [0] * len(shape), [-1] * len(shape), [1] * len(shape)
+    starts[dim], stops[dim], steps[dim] = start, stop, step
+    return imp.emit(graph.SliceOp(value, starts, stops, steps))
+
+
+def _bound(imp: FxImporter, argument: Any, size: Dim, default: int) -> int:
+    """A start or stop: from the front, and −1 for the end of a symbolic size."""
+    value = default if argument is None else imp.size(argument)
+    if value == size or (isinstance(value, int) and value >= torch.iinfo(torch.int64).max):
+        return size if isinstance(size, int) else -1
+    if not isinstance(value, int) or (value < 0 and not isinstance(size, int)):
+        raise imp.unsupported(f"a slice up to {value} of {size}")
+    if isinstance(size, int):
+        value = max(0, min(value + size if value < 0 else value, size))
+    return value
+
+
+@lowers("aten.slice.Tensor")
+def lower_slice(imp: FxImporter, node: Node) -> Value:
+    raw = imp.raw(node.args[0])
+    if isinstance(raw, Flat):
+        raise imp.unsupported("a slice of a flattened view")
+    dim, start, stop, step = (*node.args[1:], *(None,) * 4)[:4]
+    dim = int(dim or 0) % len(shape_of(raw))  # pyright: ignore
+    size = shape_of(raw)[dim]
+    bounds = _bound(imp, start, size, 0), _bound(imp, stop, size, torch.iinfo(torch.int64).max)
+    return cut(imp, raw, dim, *bounds, int(step or 1))  # pyright: ignore
+
+
+@lowers("aten.select.int")
+def lower_select(imp: FxImporter, node: Node) -> SSAValue:
+    value = imp.value(node.args[0])
+    dim, index = int(node.args[1]), imp.size(node.args[2])  # pyright: ignore
+    size = shape_of(value)[dim]
+    if isinstance(index, int) and index < 0 and isinstance(size, int):
+        index += size
+    if not isinstance(index, int) or index < 0:
+        raise imp.unsupported(f"selecting element {index} of a dimension of {size}")
+    return imp.reshape(cut(imp, value, dim, index, index + 1), imp.sizes(node))
+
+
+def _pieces(imp: FxImporter, value: SSAValue, sizes: Sequence[Dim], dim: int) -> list[SSAValue]:
+    pieces: list[SSAValue] = []
+    start = 0
+    for size in sizes:
+        if not isinstance(size, int):
+            raise imp.unsupported(f"a piece of symbolic size {size}")
+        pieces.append(cut(imp, value, dim, start, start + size))
+        start += size
+    return pieces
+
+
+@lowers(
+    "aten.split_with_sizes.default", "aten.split.Tensor", "aten.split.sizes", "aten.chunk.default",
+    "aten.split_with_sizes_copy.default", "aten.split_copy.Tensor",
+)  # fmt: skip
+def lower_split(imp: FxImporter, node: Node) -> Result:
+    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    value = imp.raw(node.args[0])
+    rank = node.args[0].meta["val"].ndim  # pyright: ignore
+    dim = int(dim) % rank  # pyright: ignore
+    sizes = [imp.size(part.shape[dim]) for part in node.meta["val"]]
+    if isinstance(value, Flat):
+        raise imp.unsupported("a split of a flattened view")
+    return _pieces(imp, value, sizes, dim)
+
+
+@lowers("aten.unbind.int")
+def lower_unbind(imp: FxImporter, node: Node) -> Result:
+    value = imp.value(node.args[0])
+    dim = int(node.args[1]) if len(node.args) > 1 else 0  # pyright: ignore
+    pieces = _pieces(imp, value, [1] * len(node.meta["val"]), dim)
+    return [imp.reshape(p, imp.sizes(node, i)) for i, p in enumerate(pieces)]
+
+
+def lower_getitem(imp: FxImporter, node: Node) -> Result:
+    source = imp.env[node.args[0]]  # pyright: ignore
+    if isinstance(source, tuple | list):
+        return source[int(node.args[1])]  # pyright: ignore
+    return source  # operators of several results of which only the first is lowered
+
+
+LOWERINGS[str(operator.getitem)] = lower_getitem
+
+
+@lowers("aten.cat.default")
+def lower_cat(imp: FxImporter, node: Node) -> SSAValue:
+    dim = node.args[1] if len(node.args) > 1 else 0
+    values = [imp.cast(imp.value(x), imp.element(node)) for x in node.args[0]]  # pyright: ignore
+    values = [v for v in values if shape_of(v) != (0,)]
+    return values[0] if len(values) == 1 else imp.emit(graph.ConcatOp(values, int(dim)))  # pyright: ignore
+
+
+@lowers("aten.stack.default")
+def lower_stack(imp: FxImporter, node: Node) -> SSAValue:
+    shape = list(imp.sizes(node))
+    dim = int(node.args[1]) % len(shape) if len(node.args) > 1 else 0  # pyright: ignore
+    shape[dim] = 1
+    values = [imp.reshape(imp.cast(imp.value(x), imp.element(node)), shape) for x in node.args[0]]  # pyright: ignore
+    return imp.emit(graph.ConcatOp(values, dim))
+
+
+@lowers("aten.repeat.default")
+def lower_repeat(imp: FxImporter, node: Node) -> SSAValue:
+    """Copies along a dimension of size 1; other repetitions interleave a new dimension."""
+    value = imp.value(node.args[0])
+    counts = [imp.size(x) for x in node.args[1]]  # pyright: ignore
+    shape = [1] * (len(counts) - len(shape_of(value))) + list(shape_of(value))
+    if all(c == 1 or s == 1 for c, s in zip(counts, shape, strict=True)):
+        return imp.broadcast(imp.reshape(value, shape), imp.sizes(node))
+    split = [d for s in shape for d in (1, s)]
+    wide = [d for c, s in zip(counts, shape, strict=True) for d in (c, s)]
+    return imp.reshape(imp.broadcast(imp.reshape(value, split), wide), imp.sizes(node))
+
+
+@lowers(
+    "aten.full.default", "aten.zeros.default", "aten.ones.default", "aten.scalar_tensor.default",
+    "aten.full_like.default", "aten.zeros_like.default", "aten.ones_like.default", "aten.new_ones.default",
+    "aten.new_zeros.default", "aten.new_full.default",
+)  # fmt: skip
+def lower_full(imp: FxImporter, node: Node) -> SSAValue:
+    match str(node.target).split(".")[1].removeprefix("new_").removesuffix("_like"):
+        case "zeros":
+            fill: Any = 0
+        case "ones":
+            fill = 1
+        case "scalar_tensor":
+            fill = node.args[0]
+        case _:
+            fill = node.args[-1]
+    if isinstance(fill, Node):
+        raise imp.unsupported("a tensor filled with a size")
+    return imp.broadcast(imp.scalar(fill, imp.element(node)), imp.sizes(node))
+
+
+@lowers("aten.arange.start_step", "aten.arange.default", "aten.arange.start")
+def lower_arange(imp: FxImporter, node: Node) -> SSAValue:
+    name = str(node.target).split(".")[2]
+    start: Any = 0 if name == "default" else node.args[0]
+    step: Any = node.args[2] if len(node.args) > 2 else 1
+    result = imp.emit(graph.IotaOp(imp.sizes(node), 0))
+    element = imp.element(node)
+    if not all(isinstance(x, int) for x in (start, step)):
+        if isinstance(start, Node) or isinstance(step, Node):
+            raise imp.unsupported("a range from a symbolic start")
+        result = imp.cast(result, element)
+    for number, mnemonic, neutral in ((step, "mul", 1), (start, "add", 0)):
+        if number != neutral:
+            result = imp.emit(graph.binary(mnemonic, result, imp.scalar(number, element_of(result))))
+    return imp.cast(result, element)
+
+
+@lowers("aten.index.Tensor")
+def lower_index(imp: FxImporter, node: Node) -> SSAValue:
+    """Rows of a table by an index tensor."""
+    value = imp.value(node.args[0])
+    indices: Any = node.args[1]
+    shape = shape_of(value)
+    if len(indices) == 1 and indices[0] is not None and len(shape) in (1, 2):
+        ids = imp.cast(imp.value(indices[0]), i32)
+        table = value if len(shape) == 2 else imp.reshape(value, (shape[0], 1))
+        return imp.reshape(imp.emit(graph.EmbeddingOp(table, ids)), imp.sizes(node))
+    raise imp.unsupported(f"indexing a tensor of rank {len(shape)} by {len(indices)} tensors")
+
+
+@lowers("aten.constant_pad_nd.default")
+def lower_pad(imp: FxImporter, node: Node) -> SSAValue:
+    value = imp.value(node.args[0])
+    amounts = [int(p) for p in node.args[1]]  # pyright: ignore
+    fill = float(node.args[2]) if len(node.args) > 2 else 0.0  # pyright: ignore
+    rank = len(shape_of(value))
+    low, high = [0] * rank, [0] * rank
+    for i, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+        low[rank - 1 - i], high[rank - 1 - i] = before, after
+    if min(low + high) < 0:
+        raise imp.unsupported("padding by a negative amount")
+    return imp.emit(graph.PadOp(value, low, high, fill))

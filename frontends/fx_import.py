@@ -1,0 +1,263 @@
+"""FX graphs of core ATen operators become functions of the `graph` dialect.
+
+The lowerings of the operators are tables in `aten_elementwise`, `aten_shape` and `aten_compute`;
+this file holds what they share: values, types, symbolic sizes, constants and locations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
+from xdsl.builder import Builder, InsertPoint
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, StringAttr, TensorType
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir.affine import AffineExpr
+
+from npuc.frontends.weights import element_type, torch_dtype
+from npuc.ir import graph
+from npuc.ir.errors import UserError
+from npuc.ir.graph import element_of, shape_of, tensor_type
+from npuc.ir.shapes import Dim
+
+MAX_CONSTANT = 1 << 22  # elements of a dense attribute
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A view whose sizes are no affine expressions (batch · seq rows): the tensor behind it.
+
+    Lowerings that keep the leading dimensions apply to ``base``; a later view restores them.
+    """
+
+    base: SSAValue
+    shape: tuple[sympy.Expr, ...]
+
+
+Value = SSAValue | Flat
+Result = Value | tuple[SSAValue, ...] | list[SSAValue] | None
+Lowering = Callable[["FxImporter", Node], Result]
+LOWERINGS: dict[str, Lowering] = {}
+
+
+def lowers(*names: str) -> Callable[[Lowering], Lowering]:
+    """Registers the lowering of operators, e.g. ``"aten.add.Tensor"``."""
+
+    def register(function: Lowering) -> Lowering:
+        for name in names:
+            LOWERINGS[name] = function
+        return function
+
+    return register
+
+
+class NotAffine(Exception):
+    """A size that is no affine expression over (batch, seq, ctx)."""
+
+
+def affine(expression: Any, symbols: Mapping[sympy.Symbol, AffineExpr]) -> Dim:
+    """The size as an integer or affine expression.
+
+    Raises:
+        NotAffine: when it is neither.
+    """
+    expr = sympy.sympify(expression.node.expr if isinstance(expression, torch.SymInt) else expression)
+    if isinstance(expr, sympy.Integer):
+        return int(expr)
+    if isinstance(expr, sympy.Symbol):
+        return symbols[expr]
+    parts = [affine(part, symbols) for part in expr.args]
+    if isinstance(expr, sympy.Add):
+        return sum(parts[1:], parts[0])
+    if isinstance(expr, sympy.Mul) and sum(not isinstance(p, int) for p in parts) <= 1:
+        result: Dim = 1
+        for part in sorted(parts, key=lambda p: isinstance(p, int)):
+            result = part if isinstance(result, int) and result == 1 else result * part
+        return result
+    if len(parts) == 2 and isinstance(parts[1], int) and not isinstance(parts[0], int):
+        if isinstance(expr, FloorDiv):
+            return parts[0].floor_div(parts[1])
+        if isinstance(expr, Mod | PythonMod):
+            return parts[0] % parts[1]
+    raise NotAffine(str(expr))
+
+
+class FxImporter:
+    """Imports the nodes of one graph into a block.
+
+    Args:
+        block: receives the operations.
+        symbols: what each size symbol of the graph means.
+        location: the IR's module path of a node's module.
+        parameter: the value of a placeholder that is no input; transposed on request (None if it is
+            no weight).
+        cache: the symbol of the cache that ``npuc::kv_update`` addresses.
+        layer: imports an ``npuc::layer`` call (only the outer graph has them).
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        symbols: Mapping[sympy.Symbol, AffineExpr],
+        location: Callable[[Node], str],
+        parameter: Callable[[FxImporter, Node, bool], SSAValue | None],
+        cache: str | None = None,
+        layer: Callable[[FxImporter, Node], Sequence[SSAValue]] | None = None,
+    ) -> None:
+        self.builder = Builder(InsertPoint.at_end(block))
+        self.symbols = symbols
+        self.location = location
+        self.parameter = parameter
+        self.cache = cache
+        self.layer = layer
+        self.env: dict[Node, Result] = {}
+        self.current: Node | None = None
+
+    def run(self, nodes: Sequence[Node]) -> None:
+        """Imports these call nodes in order."""
+        for node in nodes:
+            if node.op != "call_function" or not _is_tensor(node.meta.get("val")):
+                continue  # sizes and assertions: sizes are taken from the types
+            self.current = node
+            name = str(node.target)
+            if name in LOWERINGS:
+                self.env[node] = LOWERINGS[name](self, node)
+            else:
+                raise self.unsupported(f"the operator {name} has no lowering")
+
+    def unsupported(self, message: str) -> UserError:
+        """The error of an operator that cannot be imported, at the current node's module."""
+        node = self.current
+        shapes = "" if node is None else f" on {', '.join(_describe(n) for n in node.all_input_nodes)}"
+        return UserError(
+            "unsupported-op",
+            message + shapes,
+            where="" if node is None else self.location(node),
+            remedy="add a lowering with @lowers in frontends/aten_*.py",
+        )
+
+    def emit(self, op: Operation) -> SSAValue:
+        """Inserts an operation with the current node's location and name; its first result."""
+        assert self.current is not None
+        op.attributes["module"] = StringAttr(self.location(self.current))
+        self.builder.insert(op)
+        for result in op.results:
+            result.name_hint = _hint(self.current)
+        return op.results[0]
+
+    # Values
+
+    def value(self, argument: Any) -> SSAValue:
+        """The tensor of an argument node.
+
+        Raises:
+            UserError: for a flattened view, whose sizes the IR cannot express.
+        """
+        result = self.raw(argument)
+        if isinstance(result, Flat):
+            raise self.unsupported(f"the flattened shape {[str(s) for s in result.shape]} is not affine")
+        return result
+
+    def raw(self, argument: Any) -> Value:
+        """The tensor of an argument node, or the flattened view that it is."""
+        if argument not in self.env and argument.op == "placeholder":
+            self.env[argument] = self.parameter(self, argument, False)
+        result = self.env[argument]
+        assert isinstance(result, SSAValue | Flat)
+        return result
+
+    def transposed(self, argument: Node) -> SSAValue | None:
+        """The transpose of an argument that is a weight matrix; None for other arguments."""
+        is_matrix = argument.op == "placeholder" and argument.meta["val"].ndim == 2
+        return self.parameter(self, argument, True) if is_matrix and argument not in self.env else None
+
+    def scalar(self, value: float | int | bool, element: Attribute) -> SSAValue:
+        """A rank-0 constant."""
+        number = float(value) if torch_dtype(element).is_floating_point else int(value)
+        kind = TensorType(element, [])
+        return self.emit(graph.ConstantOp(DenseIntOrFPElementsAttr.from_list(kind, [number])))
+
+    def dense(self, values: Tensor) -> SSAValue:
+        """A constant with these values.
+
+        Raises:
+            UserError: when it is too large for an attribute, or has no values.
+        """
+        if values.is_meta or type(values) is not Tensor:
+            raise self.unsupported("a constant of the model has no values")
+        if values.numel() > MAX_CONSTANT:
+            raise self.unsupported(f"a constant of shape {list(values.shape)} is too large for the IR")
+        kind = TensorType(element_type(values.dtype), list(values.shape))
+        plain = values.reshape(-1).float() if values.dtype.is_floating_point else values.reshape(-1).long()
+        numbers = plain.tolist()
+        numbers = numbers[:1] if numbers and len(set(map(repr, numbers))) == 1 else numbers
+        return self.emit(graph.ConstantOp(DenseIntOrFPElementsAttr.from_list(kind, numbers)))
+
+    def cast(self, value: SSAValue, element: Attribute) -> SSAValue:
+        """The value in another element type; itself if it has it."""
+        return value if element_of(value) == element else self.emit(graph.CastOp(value, element))
+
+    # Sizes
+
+    def size(self, value: Any) -> Dim:
+        """An integer argument (a number, a symbolic integer or a node of one) as a size."""
+        return affine(value.meta["val"] if isinstance(value, Node) else value, self.symbols)
+
+    def sizes(self, node: Node, index: int | None = None) -> tuple[Dim, ...]:
+        """The shape of a node's tensor (of its ``index``-th one).
+
+        Raises:
+            NotAffine: when it has a size that the IR cannot express.
+        """
+        tensor = node.meta["val"] if index is None else node.meta["val"][index]
+        return tuple(affine(s, self.symbols) for s in tensor.shape)
+
+    def element(self, node: Node) -> Attribute:
+        """The element type of a node's tensor."""
+        return element_type(node.meta["val"].dtype)
+
+    def reshape(self, value: SSAValue, shape: Sequence[Dim]) -> SSAValue:
+        """The value under another shape; itself if it has it."""
+        same = tuple(shape) == shape_of(value)
+        return value if same else self.emit(graph.ReshapeOp(value, shape))
+
+    def broadcast(self, value: SSAValue, shape: Sequence[Dim]) -> SSAValue:
+        """The value repeated to this shape; itself if it has it."""
+        same = tuple(shape) == shape_of(value)
+        return value if same else self.emit(graph.BroadcastOp(value, shape))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value)
+    )
+
+
+def _describe(node: Node) -> str:
+    value = node.meta.get("val")
+    return f"{value.dtype}{[str(s) for s in value.shape]}" if isinstance(value, Tensor) else str(value)
+
+
+def _hint(node: Node) -> str | None:
+    name = re.sub(r"^_+|(_(default|\d+))+$", "", node.name)
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else None
+
+
+def module_path(node: Node) -> str:
+    """The path of the module whose call made a node, as torch recorded it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if isinstance(path, str)]
+    return re.sub(r"@\d+", "", paths[-1]) if paths else ""
+
+
+def input_type(node: Node, symbols: Mapping[sympy.Symbol, AffineExpr]) -> TensorType[Attribute]:
+    """The IR type of a placeholder."""
+    value = node.meta["val"]
+    return tensor_type([affine(s, symbols) for s in value.shape], element_type(value.dtype))

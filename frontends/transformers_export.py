@@ -1,0 +1,254 @@
+"""A Hugging Face checkpoint becomes a module of the `graph` dialect (phase ``import``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import sympy
+import torch
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir.affine import AffineExpr
+from xdsl.traits import is_side_effect_free
+
+from npuc.frontends import aten_compute, aten_elementwise, aten_shape
+from npuc.frontends.checkpoint import open_checkpoint
+from npuc.frontends.fx_import import FxImporter, input_type, module_path
+from npuc.frontends.layer_kinds import LayerKind
+from npuc.frontends.trace_model import SIZES, TracedGraph, TracedModel, trace_model
+from npuc.frontends.weights import WeightTable, element_type
+from npuc.ir import graph
+from npuc.ir.errors import UserError
+from npuc.ir.graph import BATCH, CTX, SEQ
+
+LOWERING_TABLES = (aten_compute, aten_elementwise, aten_shape)  # importing them registers the lowerings
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_SYMBOLS = dict(zip(SIZES.values(), (BATCH, SEQ, CTX), strict=True))
+
+
+def import_model(
+    path_or_id: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> ModuleOp:
+    """Imports a causal language model.
+
+    Args:
+        path_or_id: a directory with config.json and safetensors, or a hub id.
+        dtype: the compile type, ``float32`` or ``bfloat16``; weights are converted when read.
+
+    Raises:
+        UserError: when the checkpoint, its architecture or one of its operators is not supported.
+    """
+    if dtype not in _DTYPES:
+        raise UserError("bad-dtype", f"unknown compile type {dtype!r}", remedy="use float32 or bfloat16")
+    checkpoint = open_checkpoint(path_or_id, revision=revision, local_files_only=local_files_only)
+    config = checkpoint.config
+    traced = trace_model(config, _DTYPES[dtype])
+    module = ModuleImporter(traced, WeightTable(traced.model, checkpoint)).run()
+    module.attributes |= _description(config, dtype)
+    module.verify()
+    return module
+
+
+def _description(config: object, dtype: str) -> dict[str, Attribute]:
+    """The module's attributes: phase and facts of the configuration."""
+    text = config.get_text_config()  # pyright: ignore
+    result: dict[str, Attribute] = {
+        "npuc.phase": StringAttr("import"),
+        "npuc.model_type": StringAttr(config.model_type),  # pyright: ignore
+        "npuc.dtype": StringAttr(dtype),
+    }
+    for key, name in (("npuc.vocab_size", "vocab_size"), ("npuc.max_context", "max_position_embeddings")):
+        value = getattr(text, name, None)
+        if isinstance(value, int):
+            result[key] = IntegerAttr(value, i64)
+    return result
+
+
+def _symbols(graphs: TracedGraph) -> dict[sympy.Symbol, AffineExpr]:
+    """The meaning of each size symbol, told by the example sizes of the inputs."""
+    found: dict[sympy.Symbol, AffineExpr] = {}
+    for node in graphs.program.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "placeholder" or not isinstance(value, torch.Tensor):
+            continue
+        for size in value.shape:
+            if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
+                found[size.node.expr] = _SYMBOLS[size.node.hint]
+    return found
+
+
+class ModuleImporter:
+    """Builds the module of a traced model."""
+
+    def __init__(self, traced: TracedModel, weights: WeightTable) -> None:
+        self.traced = traced
+        self.weights = weights
+        self.caches: dict[tuple[int, int, int, torch.dtype], tuple[str, list[int]]] = {}
+        self.used: dict[str, list[int]] = {}
+
+    def run(self) -> ModuleOp:
+        """The module: weights, caches, one function per kind of layer, and ``main``."""
+        for kind, index in self.traced.layers.calls:
+            if kind.cache is not None:
+                name = f"cache{len(self.caches)}"
+                self.caches.setdefault(kind.cache, (name, []))[1].append(index)
+        bodies = [self._body(kind) for kind in self.traced.layers.kinds]
+        main = self._main()
+        caches = [
+            graph.CacheDeclOp(name, sorted(set(layers)), *key[:3], element_type(key[3]))
+            for key, (name, layers) in self.caches.items()
+        ]
+        return ModuleOp([*self.weights.operations(), *caches, *bodies, main])
+
+    def _body(self, kind: LayerKind) -> FuncOp:
+        """The function of a kind of layer: carried values, then the extras that it uses."""
+        traced = self.traced.bodies[kind.name]
+        inputs = _user_inputs(traced)[1:]  # the first only carries the size ctx
+        extras = [i for i, n in enumerate(inputs) if i not in kind.carried and _is_read(n)]
+        self.used[kind.name] = extras
+        order = [inputs[i] for i in (*kind.carried, *extras)]
+        cache = None if kind.cache is None else self.caches[kind.cache][0]
+        return self._function(kind.name, traced, order, kind, cache)
+
+    def _main(self) -> FuncOp:
+        traced = self.traced.main
+        inputs = _user_inputs(traced)[: len(self.traced.input_names)]
+        function = self._function("main", traced, inputs, None, None)
+        for argument, name in zip(function.body.block.args, self.traced.input_names, strict=True):
+            argument.name_hint = name
+        return function
+
+    def _function(
+        self, name: str, traced: TracedGraph, inputs: Sequence[Node], kind: LayerKind | None, cache: str | None
+    ) -> FuncOp:
+        symbols = _symbols(traced)
+        types = [input_type(node, symbols) for node in inputs]
+        block = Block(arg_types=types)
+        members = None if kind is None else kind.members
+        importer = FxImporter(
+            block,
+            symbols,
+            lambda node: _location(traced, node),
+            lambda imp, node, transposed: self._parameter(imp, traced, node, members, transposed),
+            cache,
+            self._layer if kind is None else None,
+        )
+        for node, argument in zip(inputs, block.args, strict=True):
+            importer.env[node] = argument
+            argument.name_hint = "hidden" if kind is not None and node is inputs[0] else None
+        nodes = list(traced.program.graph.nodes)
+        importer.run(nodes)
+        results = [importer.value(node) for node in _user_outputs(traced)]
+        importer.builder.insert(ReturnOp(*results))
+        _merge_layers(block)
+        _drop_unused(block)
+        visibility = "public" if kind is None else "private"
+        types = [argument.type for argument in block.args], [r.type for r in results]
+        return FuncOp(name, types, Region(block), visibility)
+
+    def _parameter(
+        self, imp: FxImporter, traced: TracedGraph, node: Node, layers: Sequence[int] | None, transposed: bool
+    ) -> SSAValue | None:
+        """A weight symbol's value, or the constant that a non-persistent buffer is."""
+        spec = next(s for s in traced.program.graph_signature.input_specs if s.arg.name == node.name)
+        target = spec.target or node.name
+        if spec.kind is InputKind.CONSTANT_TENSOR:
+            return None if transposed else imp.dense(traced.program.constants[target])
+        name = target.removeprefix(traced.strip + ".")
+        path = f"{traced.prefix}.{name}" if traced.prefix else name
+        if spec.kind is InputKind.BUFFER and not spec.persistent:
+            return None if transposed else self._buffer(imp, path, layers)
+        value = node.meta["val"]
+        symbol, kind = self.weights.declare(path, tuple(value.shape), value.dtype, layers, transposed)
+        result = imp.emit(graph.ParamOp(symbol, kind))
+        result.name_hint = "_".join(path.split(".")[-2:])
+        return result
+
+    def _buffer(self, imp: FxImporter, path: str, layers: Sequence[int] | None) -> SSAValue:
+        full = path.format(layers[0]) if layers else path
+        if full in self.traced.uninitialized:
+            raise UserError(
+                "missing-constant",
+                f"the buffer {full} has no values: the model's _init_weights does not fill it",
+                where=full,
+                remedy="the architecture cannot be imported until transformers initializes this buffer",
+            )
+        return imp.dense(self.traced.model.get_buffer(full))
+
+    def _layer(self, imp: FxImporter, node: Node) -> Sequence[SSAValue]:
+        inputs, name, index, carried = node.args
+        values = [imp.value(x) for x in inputs]  # pyright: ignore
+        extras = [values[i] for i in self.used[str(name)]]
+        op = graph.LayersOp(str(name), [index], [values[i] for i in carried], extras)  # pyright: ignore
+        imp.emit(op)
+        op.attributes["module"] = StringAttr(self._kind(str(name)).path)
+        return op.results
+
+    def _kind(self, name: str) -> LayerKind:
+        return next(kind for kind in self.traced.layers.kinds if kind.name == name)
+
+
+def _location(traced: TracedGraph, node: Node) -> str:
+    """The checkpoint's module path of a node."""
+    path = module_path(node)
+    path = path[len(traced.strip) :].lstrip(".") if path.startswith(traced.strip) else path
+    return ".".join(part for part in (traced.prefix, path) if part)
+
+
+def _user_inputs(traced: TracedGraph) -> list[Node]:
+    names = traced.program.graph_signature.user_inputs
+    nodes: Mapping[str, Node] = {n.name: n for n in traced.program.graph.nodes if n.op == "placeholder"}
+    return [nodes[str(name)] for name in names]
+
+
+def _user_outputs(traced: TracedGraph) -> list[Node]:
+    output = next(n for n in traced.program.graph.nodes if n.op == "output")
+    specs = traced.program.graph_signature.output_specs
+    pairs = zip(specs, output.args[0], strict=True)
+    return [node for spec, node in pairs if spec.kind is OutputKind.USER_OUTPUT]
+
+
+def _is_read(node: Node) -> bool:
+    """Whether a tensor's values are used, not only its sizes."""
+    return any("sym_size" not in str(user.target) for user in node.users)
+
+
+def _merge_layers(block: Block) -> None:
+    """Joins consecutive layers of one kind that pass on what they carry and share their extras."""
+    previous: graph.LayersOp | None = None
+    for op in list(block.ops):
+        if not isinstance(op, graph.LayersOp):
+            continue
+        joins = (
+            previous is not None
+            and previous.callee == op.callee
+            and tuple(op.carried) == tuple(previous.outputs)
+            and tuple(op.extras) == tuple(previous.extras)
+            and all(r.has_one_use() for r in previous.outputs)
+        )
+        if previous is None or not joins:
+            previous = op
+            continue
+        merged = (*previous.layer_list, *op.layer_list)
+        previous.layers = graph.LayersOp(op.callee.string_value(), merged, (), ()).layers
+        for old, new in zip(op.outputs, previous.outputs, strict=True):
+            old.replace_all_uses_with(new)
+        op.detach()
+        op.erase()
+
+
+def _drop_unused(block: Block) -> None:
+    """Removes pure operations without uses, last first."""
+    for op in reversed(list(block.ops)):
+        if is_side_effect_free(op) and op.results and not any(r.uses.get_length() for r in op.results):
+            op.detach()
+            op.erase()

@@ -1,0 +1,238 @@
+"""Weights as symbols: which byte ranges make which parameter, and reading them.
+
+A *recipe* is a source dictionary ``{file, offset, bytes, dtype, shape}`` or an operation on recipes:
+``{op = "transpose", source}``, ``{op = "slice", dim, start, stop, source}``,
+``{op = "reshape", shape, source}``, ``{op = "concat" | "stack", dim, sources}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    BFloat16Type,
+    DenseArrayBase,
+    DictionaryAttr,
+    Float16Type,
+    Float32Type,
+    IntegerAttr,
+    IntegerType,
+    StringAttr,
+    TensorType,
+    bf16,
+    f16,
+    f32,
+    i1,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute
+
+from npuc.frontends.checkpoint import Checkpoint
+from npuc.frontends.safetensors import TensorSource, read
+from npuc.ir.errors import UserError
+from npuc.ir.graph import WeightOp, element_of, ints, static_shape
+
+_ELEMENTS: dict[torch.dtype, Attribute] = {
+    torch.float32: f32, torch.float64: f32, torch.bfloat16: bf16, torch.float16: f16, torch.bool: i1,
+    torch.int64: i32, torch.int32: i32, torch.int16: i32, torch.int8: i32, torch.uint8: i32,
+}  # fmt: skip
+
+
+def element_type(dtype: torch.dtype) -> Attribute:
+    """The IR's element type: integers of every width become i32.
+
+    Raises:
+        UserError: when the IR has no such type.
+    """
+    if dtype not in _ELEMENTS:
+        raise UserError("unsupported-type", f"tensors of {dtype} are not supported")
+    return _ELEMENTS[dtype]
+
+
+def torch_dtype(element: Attribute) -> torch.dtype:
+    """The torch type that holds an element type's values."""
+    match element:
+        case Float32Type():
+            return torch.float32
+        case BFloat16Type():
+            return torch.bfloat16
+        case Float16Type():
+            return torch.float16
+        case IntegerType() if element.width.data == 1:
+            return torch.bool
+        case IntegerType() if element.width.data == 8:
+            return torch.int8
+        case IntegerType() if element.width.data == 32:
+            return torch.int32
+        case _:
+            raise UserError("unsupported-type", f"no torch type for the element type {element}")
+
+
+def source_attr(source: TensorSource) -> DictionaryAttr:
+    """The recipe of a byte range."""
+    return DictionaryAttr(
+        {
+            "file": StringAttr(source.file),
+            "offset": IntegerAttr(source.offset, i64),
+            "bytes": IntegerAttr(source.bytes, i64),
+            "dtype": StringAttr(source.dtype),
+            "shape": DenseArrayBase.from_list(i64, list(source.shape)),
+        }
+    )
+
+
+def recipe(op: str, source: DictionaryAttr | Sequence[DictionaryAttr], **values: int) -> DictionaryAttr:
+    """An operation on one recipe or on several."""
+    entries: dict[str, Attribute] = {"op": StringAttr(op)}
+    entries |= {key: IntegerAttr(value, i64) for key, value in values.items()}
+    if isinstance(source, DictionaryAttr):
+        entries["source"] = source
+    else:
+        entries["sources"] = ArrayAttr(source)
+    return DictionaryAttr(entries)
+
+
+@dataclass
+class _Symbol:
+    type: TensorType[Attribute]
+    transposed: bool
+    sources: dict[int, DictionaryAttr] = field(default_factory=dict)
+    layered: bool = False
+
+
+class WeightTable:
+    """The weight symbols of a module under construction."""
+
+    def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
+        from npuc.frontends.weight_names import parameter_recipes
+
+        self._where = str(checkpoint.root)
+        self._aliases = tied_names(model)
+        self._recipes = parameter_recipes(model, checkpoint.tensors, self._where)
+        self._symbols: dict[str, _Symbol] = {}
+
+    def declare(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        layers: Sequence[int] | None = None,
+        transposed: bool = False,
+    ) -> tuple[str, TensorType[Attribute]]:
+        """The symbol of a parameter; with ``layers``, ``name`` has ``{}`` for the layer.
+
+        A name that is used with another type or orientation gets a second symbol, ``name~1``.
+
+        Raises:
+            UserError: when the checkpoint does not hold the parameter, or in another shape.
+        """
+        kind = TensorType(element_type(dtype), list(reversed(shape)) if transposed else list(shape))
+        if layers is None:
+            name = self._aliases.get(name, name)
+        symbol, count = name, 0
+        while symbol in self._symbols and not self._fits(self._symbols[symbol], kind, transposed):
+            count += 1
+            symbol = f"{name}~{count}"
+        entry = self._symbols.setdefault(symbol, _Symbol(kind, transposed, layered=layers is not None))
+        for layer in [0] if layers is None else layers:
+            full = name if layers is None else name.format(layer)
+            full = self._aliases.get(full, full)
+            source = self._source(full, shape)
+            entry.sources[layer] = recipe("transpose", source) if transposed else source
+        return symbol, kind
+
+    @staticmethod
+    def _fits(entry: _Symbol, kind: Attribute, transposed: bool) -> bool:
+        return entry.type == kind and entry.transposed == transposed
+
+    def _source(self, name: str, shape: tuple[int, ...]) -> DictionaryAttr:
+        if name not in self._recipes:
+            remedy = "the checkpoint is incomplete or of another model"
+            raise UserError("missing-tensor", f"the tensor {name} is missing", where=self._where, remedy=remedy)
+        source, actual = self._recipes[name]
+        if actual != shape:
+            message = f"{name} has shape {list(actual)}, the model expects {list(shape)}"
+            remedy = "config.json and the weights are of different models"
+            raise UserError("shape-mismatch", message, where=self._where, remedy=remedy)
+        return source
+
+    def operations(self) -> list[WeightOp]:
+        """The declarations, in order of first use."""
+        result: list[WeightOp] = []
+        for name, entry in self._symbols.items():
+            layers = sorted(entry.sources)
+            sources = [entry.sources[layer] for layer in layers]
+            result.append(WeightOp(name, entry.type, sources, layers if entry.layered else None))
+        return result
+
+
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Parameter name → the name whose values it shares."""
+    tied = cast(Mapping[str, str], getattr(model, "all_tied_weights_keys", None) or {})
+    return dict(tied)
+
+
+class WeightReader:
+    """Reads the tensors of weight symbols from a checkpoint, one at a time.
+
+    Args:
+        root: the checkpoint's directory.
+        keep: hold what was read in memory, for repeated runs of small models.
+    """
+
+    def __init__(self, root: Path | str, *, keep: bool = False) -> None:
+        self.root = Path(root)
+        self._kept: dict[tuple[str, int | None], Tensor] | None = {} if keep else None
+
+    def read(self, weight: WeightOp, layer: int | None = None) -> Tensor:
+        """The values of a weight (of one model layer, if it is per layer) in the compile type."""
+        key = (weight.sym_name.data, layer)
+        if self._kept is not None and key in self._kept:
+            return self._kept[key]
+        layers = weight.layer_list
+        index = 0 if layers is None else layers.index(cast(int, layer))
+        values = self.evaluate(weight.sources.data[index]).to(torch_dtype(element_of(weight.type)))
+        expected = static_shape(weight.type)
+        if tuple(values.shape) != expected:
+            message = f"the recipe gives shape {list(values.shape)}, the type says {list(expected)}"
+            raise UserError("shape-mismatch", message, where=f"graph.weight @{key[0]}")
+        if self._kept is not None:
+            self._kept[key] = values
+        return values
+
+    def evaluate(self, source: DictionaryAttr) -> Tensor:
+        """The values of a recipe, in the file's type."""
+        entries: dict[str, Any] = source.data
+        if "op" not in entries:
+            return read(self.root, self._range(entries))
+        op = entries["op"].data
+        numbers = {k: v.value.data for k, v in entries.items() if isinstance(v, IntegerAttr)}
+        if op in ("concat", "stack"):
+            parts = [self.evaluate(part) for part in entries["sources"].data]
+            return (torch.cat if op == "concat" else torch.stack)(parts, numbers["dim"])
+        inner = self.evaluate(entries["source"])
+        if op == "transpose":
+            return inner.transpose(-1, -2).contiguous()
+        if op == "slice":
+            return inner.narrow(numbers["dim"], numbers["start"], numbers["stop"] - numbers["start"])
+        if op == "reshape":
+            return inner.reshape(ints(entries["shape"]))
+        raise UserError("unknown-recipe", f"unknown weight recipe {op!r}")
+
+    def _range(self, entries: Mapping[str, Any]) -> TensorSource:
+        file = entries["file"].data
+        if Path(file).name != file:
+            raise UserError("bad-source", f"the source file {file!r} is not in the checkpoint's directory")
+        shape = tuple(int(d) for d in ints(entries["shape"]))
+        offset, size = entries["offset"].value.data, entries["bytes"].value.data
+        return TensorSource(file, offset, size, entries["dtype"].data, shape)
+
+
+__all__ = ["WeightReader", "WeightTable", "element_type", "recipe", "source_attr", "torch_dtype"]
