@@ -23,7 +23,13 @@ PASSES = (
     "assign-layouts",
     "lower-to-tile",
     "pack-weights",
+    "place-caches",
+    "place-inputs",
+    "raise-gated",
+    "raise-rms-norm",
+    "raise-rope",
     "specialize",
+    "verify-legality",
 )
 
 

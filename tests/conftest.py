@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import ModuleOp
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,3 +54,40 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def iree_opt() -> Callable[[str], str]:
+    """MLIR's own parser and verifier: gives back what iree-opt prints, fails with its diagnostics."""
+    tool = Path(sys.executable).parent / "iree-opt"
+    if not tool.exists():
+        pytest.skip("iree-opt is not installed (package iree-base-compiler)")
+
+    def parse(text: str) -> str:
+        command = [str(tool), "--allow-unregistered-dialect", "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return parse
+
+
+@pytest.fixture
+def parse_ir() -> Callable[[str], ModuleOp]:
+    """Parses text of our dialects; operations of dialect `test` stand in for anything."""
+    from npuc.ir.universe import NPUC_UNIVERSE
+    from xdsl.context import Context
+    from xdsl.dialects import builtin, func, test
+    from xdsl.parser import Parser
+
+    def parse(text: str) -> ModuleOp:
+        context = Context()
+        for name, dialect in NPUC_UNIVERSE.all_dialects.items():
+            context.register_dialect(name, dialect)
+        for dialect in (builtin.Builtin, func.Func, test.Test):
+            context.load_dialect(dialect)
+        module = Parser(context, text).parse_module()
+        module.verify()
+        return module
+
+    return parse
