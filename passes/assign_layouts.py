@@ -21,6 +21,7 @@ H = HostAttr()
 
 FLEXIBLE = (graph.ParamOp, graph.ConstantOp, graph.IotaOp)
 ELEMENTWISE = (graph.UnaryOp, graph.BinaryOp, graph.WhereOp, graph.CastOp, graph.GatedOp)
+WANTS_SLICES = (graph.RmsNormOp, graph.LayerNormOp, graph.SelectRowsOp, graph.GatedOp, ReturnOp)
 KEEPS_LAST_DIM = (graph.ReshapeOp, graph.BroadcastOp, graph.SliceOp, graph.TransposeOp, graph.PadOp)
 
 
@@ -115,7 +116,7 @@ class _Assigner:
             self._ask(op.query, R)
             if op.mask is not None:
                 self._ask(op.mask, self.sliced(op.mask))
-        elif isinstance(op, graph.RmsNormOp | graph.LayerNormOp | graph.SelectRowsOp | graph.GatedOp | ReturnOp):
+        elif isinstance(op, WANTS_SLICES):
             for operand in op.operands:
                 self._ask(operand, self.sliced(operand))
         elif isinstance(op, graph.LayersOp):
@@ -153,7 +154,8 @@ class _Assigner:
         if isinstance(op, ELEMENTWISE):
             return self._elementwise(op)
         if isinstance(op, graph.RmsNormOp | graph.LayerNormOp):
-            return [self.sliced(v) for v in op.operands], [self.sliced(op.result)]
+            placement = self._chosen(op.operands[0])
+            return [placement] * len(op.operands), [placement]
         if isinstance(op, graph.ReduceOp):
             return self._reduce(op)
         if isinstance(op, KEEPS_LAST_DIM) and _keeps_last(op):

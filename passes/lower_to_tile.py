@@ -109,21 +109,12 @@ class _Context:
         flat = align(prod(shape), max(self.geometry.granule // 2, 1))
         return tile.buffer_type((slices, flat), element, self.geometry.local)
 
-    def _logits(self, kind: Attribute) -> Attribute:
-        """Logits in main memory have rows of whole chunks."""
-        assert isinstance(kind, TensorType)
-        shape = kind.get_shape()
-        padded = (*shape[:-1], self.geometry.padded(shape[-1]))
-        return tile.buffer_type(padded, storage_type(kind.element_type), self.geometry.main)
-
     def _function(self, function: FuncOp, batch: int, length: int) -> FuncOp:
         name = function.sym_name.data
         is_layer = name != "body" and not name.startswith("head_")
         inputs = [self._argument(a.type) for a in function.body.block.args]
         outputs = list(function.function_type.outputs)
-        destinations: list[Attribute] = []
-        if not is_layer:
-            destinations = [self._logits(t) if name.startswith("head_") else self._argument(t) for t in outputs]
+        destinations = [] if is_layer else [self._argument(t) for t in outputs]
         lead: list[Attribute] = [IndexType()] if is_layer else []
         block = Block(arg_types=[*lead, *inputs, *destinations])
         low = FunctionLowering(
@@ -147,7 +138,7 @@ class _Context:
         """An entry allocates the hidden states and calls body and head."""
         calls = [op for op in function.body.block.ops if isinstance(op, CallOp)]
         inputs = [self._argument(a.type) for a in function.body.block.args]
-        logits = self._logits(function.function_type.outputs.data[0])
+        logits = self._argument(function.function_type.outputs.data[0])
         block = Block(arg_types=[*inputs, logits])
         hidden_type = self._argument(calls[0].results[0].type)
         assert isinstance(hidden_type, MemRefType)

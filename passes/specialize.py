@@ -130,6 +130,7 @@ def _head(
         clone = op.clone(mapping)
         if last:
             _fix_rows(clone, rows)
+            mapping.update(zip(op.results, clone.results, strict=True))
         block.add_op(clone)
     terminator = block.last_op
     assert isinstance(terminator, ReturnOp)

@@ -181,13 +181,21 @@ def _store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
     view = low.view(op.input)
     target = low.values[op.result]
     assert isinstance(target, View)
-    lead, slices, chunk = view.shape[:-1], low.emit.geometry.slices, view.chunk
+    lead, chunk = view.shape[:-1], view.chunk
     zeros = (0,) * len(lead)
-    walks = {
-        "src": Walk(view, (*view.strides[:-1], 0, 1), (*zeros, 1, 0)),
-        "dst": Walk(target, (*target.strides[:-1], chunk, 1)),
-    }
-    low.emit.emit_copy(Nest((*lead, slices, chunk), walks))
+    whole, rest = divmod(view.size, chunk)
+    if whole:
+        walks = {
+            "src": Walk(view, (*view.strides[:-1], 0, 1), (*zeros, 1, 0)),
+            "dst": Walk(target, (*target.strides[:-1], chunk, 1)),
+        }
+        low.emit.emit_copy(Nest((*lead, whole, chunk), walks))
+    if rest:
+        walks = {
+            "src": _on_slice(Walk(view, view.strides), whole),
+            "dst": Walk(target.moved(whole * chunk), target.strides),
+        }
+        low.emit.emit_copy(Nest((*lead, rest), walks))
 
 
 def lower_embedding(low: FunctionLowering, op: graph.EmbeddingOp) -> None:

@@ -1,0 +1,92 @@
+"""Recognises rotary position embedding by its data flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npuc.ir import graph
+from npuc.passes.rewriting import take_attributes
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.pattern_rewriter import PatternRewriter, PatternRewriteWalker, RewritePattern
+
+MUL, ADD, NEG = graph.BINARY["mul"], graph.BINARY["add"], graph.UNARY["neg"]
+
+
+def _last_range(op: Operation, source: SSAValue) -> tuple[int, int] | None:
+    """start, stop of a slice of the last dimension of `source` alone."""
+    if not isinstance(op, graph.SliceOp) or op.input is not source:
+        return None
+    starts, stops, steps = (graph.ints(a) for a in (op.starts, op.stops, op.steps))
+    if any(starts[:-1]) or any(s != 1 for s in steps):
+        return None
+    shape, result = graph.shape_of(op.input), graph.shape_of(op.result)
+    if shape[:-1] != result[:-1] or not isinstance(shape[-1], int):
+        return None
+    return starts[-1], shape[-1] if stops[-1] == -1 else stops[-1]
+
+
+def _rotated(value: SSAValue) -> SSAValue | None:
+    """x where value = concat(−x[…, half:], x[…, :half])."""
+    op = value.owner
+    if not isinstance(op, graph.ConcatOp) or len(op.inputs) != 2:
+        return None
+    negated, first = op.inputs
+    if not isinstance(negated.owner, NEG) or not isinstance(first.owner, graph.SliceOp):
+        return None
+    x = first.owner.input
+    size = graph.shape_of(x)[-1]
+    if not isinstance(size, int) or op.dim.value.data != len(graph.shape_of(x)) - 1:
+        return None
+    second = negated.owner.input.owner
+    if not isinstance(second, graph.SliceOp):
+        return None
+    halves = (_last_range(first.owner, x), _last_range(second, x))
+    return x if halves == ((0, size // 2), (size // 2, size)) else None
+
+
+def _table(value: SSAValue, rewriter: PatternRewriter) -> SSAValue | None:
+    """cos or sin as [B or 1, N, R], given as [B or 1, 1, N, R]."""
+    shape = graph.shape_of(value)
+    if len(shape) != 4 or shape[1] != 1:
+        return None
+    flat = (shape[0], *shape[2:])
+    owner = value.owner
+    if isinstance(owner, graph.ReshapeOp) and graph.shape_of(owner.input) == flat:
+        return owner.input
+    return rewriter.insert_op(graph.ReshapeOp(value, flat)).result
+
+
+class _RaiseRope(RewritePattern):
+    """x · cos + rotate(x) · sin → graph.rope."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter, /) -> None:
+        if not isinstance(op, ADD) or len(graph.shape_of(op.result)) != 4:
+            return
+        if not isinstance(op.lhs.owner, MUL) or not isinstance(op.rhs.owner, MUL):
+            return
+        for plain, turned in ((op.lhs.owner, op.rhs.owner), (op.rhs.owner, op.lhs.owner)):
+            for rotation, sin in ((turned.lhs, turned.rhs), (turned.rhs, turned.lhs)):
+                x = _rotated(rotation)
+                if x is None or x not in plain.operands:
+                    continue
+                cos = plain.rhs if plain.lhs is x else plain.lhs
+                tables = _table(cos, rewriter), _table(sin, rewriter)
+                if tables[0] is None or tables[1] is None:
+                    continue
+                rope = graph.RopeOp(x, tables[0], tables[1])
+                take_attributes(rope, op)
+                rewriter.replace_op(op, rope)
+                return
+
+
+@dataclass(frozen=True)
+class RaiseRopePass(ModulePass):
+    """Replaces x · cos + concat(−x₂, x₁) · sin by `graph.rope`."""
+
+    name = "raise-rope"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        PatternRewriteWalker(_RaiseRope(), apply_recursively=False).rewrite_module(op)
