@@ -1,8 +1,24 @@
-"""The `npu` dialect: a program as the target's commands, in order, with their queues and semaphores."""
+"""The `npu` dialect: a program as the target's commands, in order, with their queues and semaphores.
+
+`CommandOp` and `Instruction` (backends/instruction.py) say the same thing; each converts to the other.
+"""
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, DictionaryAttr, StringAttr, SymbolNameConstraint
+from collections.abc import Iterable
+
+from npuc.backends.instruction import FieldValue, Instruction, Reg, SemaphoreUse
+from npuc.ir.tile import int_array, integer, ints
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DenseArrayBase,
+    DictionaryAttr,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    SymbolNameConstraint,
+    f32,
+)
 from xdsl.ir import Attribute, Dialect, Region
 from xdsl.irdl import (
     IRDLOperation,
@@ -13,11 +29,14 @@ from xdsl.irdl import (
     traits_def,
 )
 from xdsl.traits import NoTerminator, SymbolOpInterface
+from xdsl.utils.exceptions import VerifyException
+
+CONTROL = "control"
 
 
 @irdl_op_definition
 class ProgramOp(IRDLOperation):
-    """The code of one bucket: blocks of commands under labels; labels without a caller are entries."""
+    """The code of one bucket: commands under labels; labels that no command calls are entries."""
 
     name = "npu.program"
     sym_name = attr_def(SymbolNameConstraint())
@@ -31,23 +50,33 @@ class ProgramOp(IRDLOperation):
             attributes["description"] = description
         super().__init__(attributes=attributes, regions=[body])
 
+    def verify_(self) -> None:
+        labels = [op.label.data for op in self.body.block.ops if isinstance(op, LabelOp)]
+        for name in labels:
+            if labels.count(name) > 1:
+                raise VerifyException(f"npu.program: label '{name}' stands {labels.count(name)} times")
+        for op in self.body.block.ops:
+            if isinstance(op, CommandOp) and op.callee is not None and op.callee not in labels:
+                raise VerifyException(f"npu.program: call of '{op.callee}', which is no label")
+
 
 @irdl_op_definition
 class LabelOp(IRDLOperation):
     """Names the address of the next command."""
 
     name = "npu.label"
-    sym_name = attr_def(SymbolNameConstraint())
+    label = attr_def(StringAttr)
 
     def __init__(self, name: str) -> None:
-        super().__init__(attributes={"sym_name": StringAttr(name)})
+        super().__init__(attributes={"label": StringAttr(name)})
 
 
 @irdl_op_definition
 class CommandOp(IRDLOperation):
     """One command: its fields are those that the machine description declares for it.
 
-    A register-offset field is ``{imm, reg}``; the target of a call is a label's name.
+    A register-offset field is ``{imm, reg}``; the target of a call is a label's name. ``module`` is the
+    checkpoint module and ``source`` the kind of operation that the command came from.
     """
 
     name = "npu.command"
@@ -56,28 +85,96 @@ class CommandOp(IRDLOperation):
     fields = attr_def(DictionaryAttr)
     waits = opt_attr_def(ArrayAttr[DenseArrayBase])
     signals = opt_attr_def(ArrayAttr[DenseArrayBase])
+    module = opt_attr_def(StringAttr)
+    source = opt_attr_def(StringAttr)
 
-    def __init__(
-        self,
-        command: str,
-        queue: str,
-        fields: DictionaryAttr,
-        waits: ArrayAttr[DenseArrayBase] | None = None,
-        signals: ArrayAttr[DenseArrayBase] | None = None,
-        module: str = "",
-    ) -> None:
+    def __init__(self, instruction: Instruction, module: str = "", source: str = "") -> None:
+        fields = {name: field_attr(value) for name, value in instruction.fields.items()}
         attributes: dict[str, Attribute] = {
-            "command": StringAttr(command),
-            "queue": StringAttr(queue),
-            "fields": fields,
+            "command": StringAttr(instruction.command),
+            "queue": StringAttr(instruction.queue),
+            "fields": DictionaryAttr(fields),
         }
-        if waits is not None and waits.data:
-            attributes["waits"] = waits
-        if signals is not None and signals.data:
-            attributes["signals"] = signals
+        if instruction.waits:
+            attributes["waits"] = uses_attr(instruction.waits)
+        if instruction.signals:
+            attributes["signals"] = uses_attr(instruction.signals)
         if module:
             attributes["module"] = StringAttr(module)
+        if source:
+            attributes["source"] = StringAttr(source)
         super().__init__(attributes=attributes)
+
+    @property
+    def callee(self) -> str | None:
+        """The label that a call names."""
+        target = self.fields.data.get("offset")
+        return target.data if self.queue.data == CONTROL and isinstance(target, StringAttr) else None
+
+    @property
+    def instruction(self) -> Instruction:
+        """The command as a plain value; a call's offset is still a label."""
+        return Instruction(
+            self.command.data,
+            self.queue.data,
+            {name: field_value(attr) for name, attr in self.fields.data.items()},
+            uses(self.waits),
+            uses(self.signals),
+            " ".join(attr.data for attr in (self.source, self.module) if attr is not None),
+        )
+
+    def verify_(self) -> None:
+        for attr in (*(self.waits or ()), *(self.signals or ())):
+            if len(ints(attr)) != 2:
+                raise VerifyException("npu.command: waits and signals are pairs of semaphore and count")
+
+
+def field_attr(value: FieldValue) -> Attribute:
+    """A field's value as an attribute."""
+    match value:
+        case Reg(imm, reg):
+            return DictionaryAttr({"imm": IntegerAttr(imm, 64), "reg": IntegerAttr(reg, 64)})
+        case int():
+            return IntegerAttr(value, 64)
+        case float():
+            return FloatAttr(value, f32)
+        case str():
+            return StringAttr(value)
+        case tuple() if all(isinstance(v, int) for v in value):
+            return int_array([int(v) for v in value])
+        case tuple() if all(isinstance(v, str) for v in value):
+            return ArrayAttr([StringAttr(str(v)) for v in value])
+        case tuple():
+            return DenseArrayBase.from_list(f32, [float(v) for v in value])
+
+
+def field_value(attr: Attribute) -> FieldValue:
+    """The inverse of ``field_attr``."""
+    match attr:
+        case DictionaryAttr():
+            return Reg(integer(attr.data["imm"]), integer(attr.data["reg"]))
+        case IntegerAttr():
+            return attr.value.data
+        case FloatAttr():
+            return attr.value.data
+        case StringAttr():
+            return attr.data
+        case ArrayAttr():
+            return tuple(v.data for v in attr if isinstance(v, StringAttr))
+        case DenseArrayBase() if attr.elt_type == f32:
+            return tuple(float(v) for v in attr.get_values())
+        case _:
+            return ints(attr)
+
+
+def uses_attr(uses: Iterable[tuple[int, int]]) -> ArrayAttr[DenseArrayBase]:
+    """Waits or signals as an attribute."""
+    return ArrayAttr([int_array(use) for use in uses])
+
+
+def uses(attr: ArrayAttr[DenseArrayBase] | None) -> tuple[SemaphoreUse, ...]:
+    """The inverse of ``uses_attr``."""
+    return tuple(SemaphoreUse(*ints(use)) for use in attr or ())
 
 
 NPU = Dialect("npu", [ProgramOp, LabelOp, CommandOp], [])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from npuc.backends.instruction import FieldValue, Instruction, Reg
 from npuc.backends.machine import Machine
-from npuc.backends.model import Command
+from npuc.backends.model import Command, Memory
 from npuc.ir import tile
 from npuc.passes.algorithms.nests import PLAIN, REDUCED, Dim, fit
 from xdsl.dialects.builtin import MemRefType
@@ -108,29 +108,25 @@ def copy_instruction(
     return _checked(machine, command, choice[1], fields)
 
 
-def nothing(machine: Machine, choice: tuple[str, str], spare: Mapping[str, int]) -> Instruction:
-    """An instruction that only waits and signals: a copy of no element, or a fill of a spare element.
-
-    ``spare`` gives an address per memory at which nothing of value lies.
-    """
-    command = machine.commands[choice[0]]
+def nothing(machine: Machine, queue: str) -> Instruction:
+    """An instruction that only waits and signals: a copy of no element, or a fill of the spare bytes."""
+    commands = [c for c in machine.commands.values() if queue in c.queues and c.kind != "control"]
+    command = min(commands, key=lambda c: c.kind)
     if command.kind == "copy":
-        kind = next(iter(machine.element_types))
-        return Instruction(command.name, choice[1], {"type": kind, "limit": Reg(0, 0)})
+        fields: dict[str, FieldValue] = {"type": next(iter(machine.element_types)), "limit": 0}
+        return Instruction(command.name, queue, fields)
     out = command.ports["out"]
-    memory = next(m for m in out.memories if m in spare)
-    granule = machine.memories[memory].write_granule
-    kind = max(out.types, key=lambda t: machine.element_types[t].bits)
-    steps = max(1, granule * 8 // machine.element_types[kind].bits)
-    fields: dict[str, FieldValue] = {
-        "size": (steps,),
-        "out.type": kind,
-        "out.base": spare[memory],
-        "out.strides": (machine.element_types[kind].bits // 8,),
-    }
-    if "out.memory" in command.fields:
-        fields["out.memory"] = memory
-    return Instruction(command.name, choice[1], fields)
+    memory = machine.memories[out.memories[0]]
+    kind = max(out.types, key=lambda name: machine.element_types[name].bits)
+    width = machine.element_types[kind].bits // 8
+    spare = Operand(memory.name, kind, memory.size - spare_bytes(memory))
+    spec = tile.PassSpec((spare_bytes(memory) // width,), {"out": tile.Port(0, 0, (1,))}, fill=0.0)
+    return pass_instruction(machine, (command.name, queue), spec, {"out": spare}, {})
+
+
+def spare_bytes(memory: Memory) -> int:
+    """Bytes kept free at the end of a memory: the smallest store of an element of 8 bytes or less."""
+    return 8 if memory.write_granule < 8 else memory.write_granule
 
 
 def byte_offset(machine: Machine, element: str, elements: int) -> int:

@@ -1,0 +1,105 @@
+"""Which memory an operand of a pass or copy stands for, and which bytes of it are touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from npuc.backends.machine import Machine
+from npuc.ir import tile
+from npuc.passes.command_fields import element_name
+from npuc.passes.programs import buffer_bytes, callees_first, calls_of, slice_elements
+from xdsl.dialects.builtin import MemRefType, ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import BlockArgument, Operation, SSAValue
+
+
+@dataclass
+class Aliases:
+    """Arguments of a program's functions that may be the same buffer, because some call passes one twice."""
+
+    first: dict[BlockArgument, BlockArgument] = field(default_factory=dict[BlockArgument, BlockArgument])
+
+    @staticmethod
+    def of(program: ModuleOp) -> Aliases:
+        """Follow the calls from the entries inwards."""
+        result = Aliases()
+        functions = callees_first(program)
+        by_name = {f.sym_name.data: f for f in functions}
+        for function in reversed(functions):
+            for call in calls_of(function):
+                result._call(call, by_name[call.callee.string_value()])
+        return result
+
+    def root(self, value: SSAValue) -> SSAValue:
+        """One value for all that may be the same buffer."""
+        while isinstance(value, BlockArgument) and value in self.first:
+            value = self.first[value]
+        return value
+
+    def _call(self, call: tile.CallOp, callee: FuncOp) -> None:
+        seen: dict[SSAValue, BlockArgument] = {}
+        for operand, argument in zip(call.arguments, callee.body.block.args, strict=True):
+            if isinstance(operand.type, MemRefType):
+                root = self.root(operand)
+                earlier = self.root(seen.setdefault(root, argument))
+                own = self.root(argument)
+                if earlier is not own:
+                    assert isinstance(own, BlockArgument)
+                    assert isinstance(earlier, BlockArgument)
+                    self.first[own] = earlier
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Bytes [start, stop) of a space: a memory, or an object in it that lies apart from all others.
+
+    ``alloc`` is the buffer where it is one; None if only its name is known.
+    """
+
+    space: str
+    start: int
+    stop: int
+    alloc: tile.AllocOp | None = None
+
+
+def touched(machine: Machine, aliases: Aliases, op: tile.PassOp | tile.CopyOp, name: str) -> Touched | None:
+    """What the named port touches in each slice; None for weights, which nothing writes."""
+    port = op.spec.ports[name]
+    value = op.buffers[port.buffer]
+    owner = value.owner
+    if isinstance(owner, tile.WeightOp):
+        return None
+    memory = tile.memory_of(value)
+    if isinstance(owner, tile.CacheSlotOp):
+        return Touched(f"{memory}:{owner.symbol.string_value()}.{owner.part.data}", 0, 1)
+    start, stop = _extent(
+        machine, op.spec.size if name != "index" else (op.spec.size[_index_dim(op)],), port, value
+    )
+    if isinstance(owner, tile.AllocOp):
+        address = tile.integer(owner.attributes["address"])
+        return Touched(memory, address + start, address + stop, owner)
+    root = aliases.root(value)
+    assert isinstance(root, BlockArgument)
+    return Touched(f"{memory}:argument {root.index}", start, stop)
+
+
+def _index_dim(op: Operation) -> int:
+    assert isinstance(op, tile.CopyOp)
+    return max(op.spec.index_dim, 0)
+
+
+def _extent(machine: Machine, size: tuple[int, ...], port: tile.Port, value: SSAValue) -> tuple[int, int]:
+    """First and last touched byte (exclusive) inside one slice of the buffer."""
+    assert isinstance(value.type, MemRefType)
+    memory = machine.memories[tile.memory_of(value)]
+    whole = buffer_bytes(machine, value)
+    if port.index:
+        return 0, whole
+    bits = machine.element_types[element_name(machine, value.type.element_type)].bits
+    steps = [stride * (n - 1) for stride, n in zip(port.strides, size, strict=True)]
+    offset = port.offset % max(slice_elements(machine, value.type), 1)
+    first = offset + sum(min(step, 0) for step in steps)
+    last = offset + sum(max(step, 0) for step in steps)
+    start = first * bits // 8 // memory.write_granule * memory.write_granule
+    stop = -(-(last + 1) * bits // 8 // memory.write_granule) * memory.write_granule
+    return max(start, 0), min(stop, whole)

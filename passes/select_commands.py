@@ -1,0 +1,125 @@
+"""Decides which machine command and queue runs each pass and copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from npuc.backends.instruction import Instruction
+from npuc.backends.machine import Machine
+from npuc.ir import tile
+from npuc.passes.command_fields import (
+    NoSuchCommand,
+    Operand,
+    copy_instruction,
+    operand_of,
+    pass_instruction,
+)
+from npuc.passes.target_option import machine_of
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+
+@dataclass(frozen=True)
+class SelectCommandsPass(ModulePass):
+    """Sets the attributes `command` and `queue` of every `tile.pass` and `tile.copy`.
+
+    Of the commands and queues that the machine accepts for an operation the cheapest is taken. Loads of
+    memories that only operands are read from run beside the contractions where a queue allows it.
+    """
+
+    name = "select-commands"
+    target: str
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = machine_of(self.target)
+        problems: list[str] = []
+        for inner in op.walk():
+            if isinstance(inner, tile.PassOp | tile.CopyOp):
+                problems += _select(machine, inner)
+        if problems:
+            raise PassFailedException("select-commands: " + "; ".join(problems))
+
+
+def instruction_of(
+    machine: Machine,
+    op: tile.PassOp | tile.CopyOp,
+    choice: tuple[str, str],
+    operands: Mapping[str, Operand],
+    limits: Mapping[str, int],
+) -> Instruction:
+    """The instruction of an operation as (command, queue); raises NoSuchCommand."""
+    if isinstance(op, tile.PassOp):
+        return pass_instruction(machine, choice, op.spec, operands, limits)
+    return copy_instruction(machine, choice, op.spec, operands, limits)
+
+
+def module_path(op: tile.PassOp | tile.CopyOp) -> str:
+    """The checkpoint module an operation came from, "" if unknown."""
+    module = op.attributes.get("module")
+    return module.data if isinstance(module, StringAttr) else ""
+
+
+def _select(machine: Machine, op: tile.PassOp | tile.CopyOp) -> list[str]:
+    """Set the best choice; if there is none, say why for each command."""
+    accepted: list[tuple[bool, int, int, tuple[str, str]]] = []
+    refused: list[str] = []
+    busy = _contracting_queues(machine)
+    for number, choice in enumerate(_choices(machine, op)):
+        try:
+            instruction = _prototype(machine, op, choice)
+        except NoSuchCommand as error:
+            refused.append(f"{choice[0]} on {choice[1]}: {error}")
+            continue
+        if found := machine.check(instruction):
+            refused.append(f"{choice[0]} on {choice[1]}: {found[0]}")
+            continue
+        beside = _loads_operand_memory(machine, op) and choice[1] not in busy
+        accepted.append((not beside, machine.cost(instruction).cycles, number, choice))
+    if not accepted:
+        where = f" ({module_path(op)})" if module_path(op) else ""
+        reasons = " / ".join(refused) or f"{machine.name} has no such command"
+        return [f"no command runs {op.name}{where}: {reasons}"]
+    command, queue = min(accepted)[-1]
+    op.attributes["command"], op.attributes["queue"] = StringAttr(command), StringAttr(queue)
+    return []
+
+
+def _choices(machine: Machine, op: tile.PassOp | tile.CopyOp) -> Iterator[tuple[str, str]]:
+    kind = "pass" if isinstance(op, tile.PassOp) else "copy"
+    for command in machine.commands.values():
+        if command.kind == kind:
+            yield from ((command.name, queue) for queue in command.queues)
+
+
+def _contracting_queues(machine: Machine) -> set[str]:
+    """Each contracting command's first queue: where contractions will run."""
+    return {c.queues[0] for c in machine.commands.values() if "stationary" in c.ports}
+
+
+def _loads_operand_memory(machine: Machine, op: tile.PassOp | tile.CopyOp) -> bool:
+    """Whether a pass fills a memory that no stream is fetched from."""
+    if isinstance(op, tile.CopyOp):
+        return False
+    streamed = {
+        m for c in machine.commands.values() if "stream" in c.ports for m in c.ports["stream"].memories
+    }
+    return tile.memory_of(op.buffers[op.spec.ports["out"].buffer]) not in streamed
+
+
+def _prototype(machine: Machine, op: tile.PassOp | tile.CopyOp, choice: tuple[str, str]) -> Instruction:
+    """The instruction with its buffers at address 0."""
+    spec = op.spec
+    operands: dict[str, Operand] = {}
+    for name, port in spec.ports.items():
+        placed = operand_of(machine, op.buffers[port.buffer], 0)
+        bits = machine.element_types[placed.type].bits if placed.type in machine.element_types else 8
+        operands[name] = Operand(placed.memory, placed.type, port.offset * bits // 8)
+    limits = {"mask": 0, "limit": 0}
+    if isinstance(spec, tile.PassSpec) and spec.mask is not None:
+        limits["mask"] = spec.mask.limit
+    if spec.limit is not None:
+        limits["limit"] = spec.limit.limit if spec.limit.index < 0 else -1
+    return instruction_of(machine, op, choice, operands, limits)
