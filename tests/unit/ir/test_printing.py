@@ -25,8 +25,7 @@ func.func @main(%x : tensor<?x?x64xf32, #graph.dims<affine_map<(d0, d1, d2) -> (
   %b = "tile.alloc"() : () -> memref<4x8xf32, "dm">
   %r = "test.op"() : () -> tensor<1x8xf32, #tile.replicated>
   %l = "graph.relayout"(%r) :
-    (tensor<1x8xf32, #tile.replicated>) -> tensor<1x8xf32, #tile.sliced<#builtin.int<2>>>
-  "npu.label"() {sym_name = "loop"} : () -> ()
+    (tensor<1x8xf32, #tile.replicated>) -> tensor<1x8xf32, #tile.sliced<2>>
 }) : () -> ()
 """
 
