@@ -48,6 +48,7 @@ from npuc.backends.model import (
     Stage,
     UnitGroup,
 )
+from npuc.backends.view import View
 
 LEVELS = ("chip", "cluster", "core", "slice")
 _MEMORY_NUMBERS = {
@@ -201,8 +202,8 @@ class _CommandBuilder:
         low, high = _bounds(decl, kind, bits, signed, len(found))
         default = _default(decl, kind, found, low, high)
         self.fields[decl.name] = Field(
-            decl.name, kind, decl.count, bits, signed, decl.register, default, low, high, found, self.offset,
-            stage, decl.doc, decl.source or "assumed",
+            decl.name, kind, decl.kind, decl.count, bits, signed, decl.register, default, low, high, found,
+            self.offset, stage, decl.doc, decl.source or "assumed",
         )  # fmt: skip
         width = bits + (self.parts.register_bits if decl.register else 0)
         self.offset += width * (decl.count or 1)
@@ -225,7 +226,7 @@ class _CommandBuilder:
         }
         if decl.kind in enums:
             return "enum", bits_for(len(enums[decl.kind])), False, enums[decl.kind]
-        plain = {"reg": self.parts.register_bits, "semaphore": self.parts.semaphore_bits}
+        plain = {"reg": self.parts.register_bits, "semaphore": self.parts.semaphore_bits, "label": 40}
         if decl.kind in plain:
             return "int", plain[decl.kind], False, ()
         if decl.kind == "f32":
@@ -235,7 +236,7 @@ class _CommandBuilder:
             fail(
                 decl.position,
                 f"unknown field kind '{decl.kind}'",
-                "use u1 … u64, s1 … s64, f32, reg, semaphore, type, op or source",
+                "use u1 … u64, s1 … s64, f32, reg, semaphore, label, type, op or source",
             )
         return "int", int(match[2]), match[1] == "s", ()
 
@@ -322,11 +323,10 @@ class _CommandBuilder:
 
 
 def _memoized(name: str, number: Number) -> Number:
-    def value(view: object) -> float:
-        memo: dict[str, float] = view.memo  # type: ignore[attr-defined]
-        if name not in memo:
-            memo[name] = number(view)  # type: ignore[arg-type]
-        return memo[name]
+    def value(view: View) -> float:
+        if name not in view.memo:
+            view.memo[name] = number(view)
+        return view.memo[name]
 
     return value
 

@@ -1,15 +1,15 @@
 """Compile description expressions to closures over a command's View.
 
-The builtin measures are a closed set, listed in BUILTINS with the kinds of their arguments.
+The measures they may call are those of backends/measures.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from npuc.backends.description import Expr, fail
+from npuc.backends.measures import MEASURES, SELECTORS, TEXTS, TRUTHS
 from npuc.backends.model import Field, Number, Port, Truth
 from npuc.backends.view import Selector, View
 
@@ -24,65 +24,6 @@ class Scope:
     ports: Mapping[str, Port]
     params: Mapping[str, float]
     lets: Mapping[str, Number]
-
-
-def access_width(length: float, widest: float) -> int:
-    """The largest power of two, at most ``widest`` bytes, that divides ``length`` bytes."""
-    width = 1
-    while width * 2 <= widest and int(length) % (width * 2) == 0:
-        width *= 2
-    return width
-
-
-# Builtin measures: name → (argument kinds, function of the view and the compiled arguments, meaning).
-BUILTINS: dict[str, tuple[str, Callable[..., float | str | bool], str]] = {
-    "steps": ("", View.size, "product of all extents"),
-    "slices": ("", lambda v: v.machine.slices, "slices of a core"),
-    "queue": ("", lambda v: v.instruction.queue, "name of the queue"),
-    "narrow": ("", View.narrow, "whether the chain uses a half-width unit"),
-    "accumulators": ("", View.accumulators, "results alive at once"),
-    "chain_length": ("", lambda v: len(v.chain_ops()), "operations of the chain"),
-    "size": ("selectors", View.size, "product of the selected extents"),
-    "extent": ("field", lambda v, f: _extent(v, f), "extent of the dimension that the field names, or 1"),
-    "used": ("port", View.used, "whether the port is used"),
-    "bits": ("port", View.bits, "bits of the port's elements"),
-    "macs": ("port", View.macs, "multiply-accumulates per cycle and slice in the port's type"),
-    "elements": ("port", View.elements, "distinct elements of the port"),
-    "alignment": ("port", View.alignment, "greatest common divisor of base, run and outer strides in bytes"),
-    "first": ("port", View.first, "lowest byte address of the port"),
-    "last": ("port", View.last, "highest byte address of the port"),
-    "space": ("port", View.space, "bytes of the address space of the port"),
-    "memory": ("port", lambda v, p: v.memory(p).name, "the memory that the port addresses"),
-    "type": ("port", View.type_name, "element type of the port"),
-    "granule": ("port", lambda v, p: v.memory(p).write_granule, "write granule of the port's memory"),
-    "read_alignment": ("port", lambda v, p: v.memory(p).read_alignment, "read alignment of its memory"),
-    "run": (
-        "ports",
-        lambda v, ports, selectors: v.run(*ports, selectors=selectors),
-        "elements at the inner end of the nest that are contiguous in all the ports",
-    ),
-    "fetches": ("port number number", View.fetches, "elements fetched, for (port, bytes held, lanes)"),
-    "bytes": ("port number", View.bytes, "bytes of so many elements of the port"),
-    "access": ("number number", lambda v, a, b: access_width(a, b), "largest power of two up to the second "
-               "that divides the first"),
-    "count": ("names", View.count, "entries of the field that are among the names"),
-    "constant": ("field", lambda v, f: not isinstance(v.value(f), tuple), "whether no register is added"),
-    "min": ("number number", lambda v, a, b: min(a, b), "the smaller"),
-    "max": ("number number", lambda v, a, b: max(a, b), "the larger"),
-    "ceil": ("number", lambda v, a: math.ceil(a), "rounded up"),
-    "floor": ("number", lambda v, a: math.floor(a), "rounded down"),
-}  # fmt: skip
-_TRUTHS = {"used", "narrow", "constant"}
-_TEXTS = {"queue", "memory", "type"}
-_SELECTORS: dict[str, Selector] = {
-    "reduced": lambda v, d: d in v.reduced,
-    "kept": lambda v, d: d not in v.reduced,
-}
-
-
-def _extent(view: View, field: str) -> int:
-    dim = view.dimension(field)
-    return view.sizes[dim] if 0 <= dim < len(view.sizes) else 1
 
 
 def over_field(expr: Expr, scope: Scope) -> str:
@@ -119,14 +60,14 @@ def compile_value(expr: Expr, scope: Scope) -> Value:
 
 def _is_truth(expr: Expr) -> bool:
     return expr.kind in ("and", "or", "not", "compare") or (
-        expr.kind in ("call", "name") and expr.value in _TRUTHS
+        expr.kind in ("call", "name") and expr.value in TRUTHS
     )
 
 
 def _is_text(expr: Expr, scope: Scope) -> bool:
     if expr.kind == "name" and expr.value in scope.fields:
         return scope.fields[str(expr.value)].kind == "enum"
-    return expr.kind == "text" or (expr.kind in ("call", "name") and expr.value in _TEXTS)
+    return expr.kind == "text" or (expr.kind in ("call", "name") and expr.value in TEXTS)
 
 
 def _text(expr: Expr, scope: Scope) -> Value:
@@ -153,7 +94,7 @@ def compile_truth(expr: Expr, scope: Scope) -> Truth:
         return lambda v: not inner(v)
     if expr.kind == "compare":
         return _compare(expr, scope)
-    if expr.value in _TRUTHS:
+    if expr.value in TRUTHS:
         return _call(expr, scope)  # type: ignore[return-value]
     fail(expr.position, f"'{expr.text}' is not true or false", "compare it with something, e.g. '> 0'")
 
@@ -193,7 +134,7 @@ def compile_number(expr: Expr, scope: Scope) -> Number:
         return lambda v: number
     if expr.kind == "name":
         return _name(expr, scope)
-    if expr.kind == "call" and expr.value not in _TEXTS | _TRUTHS:
+    if expr.kind == "call" and expr.value not in TEXTS | TRUTHS:
         return _call(expr, scope)  # type: ignore[return-value]
     if expr.kind == "minus":
         inner = compile_number(expr.args[0], scope)
@@ -238,7 +179,7 @@ def _name(expr: Expr, scope: Scope) -> Number:
         if scope.fields[name].kind == "enum":
             fail(expr.position, f"field '{name}' is a name, not a number", 'compare it, e.g. == "none"')
         return lambda v: v.scalar(name)  # type: ignore[return-value]
-    if name in BUILTINS and BUILTINS[name][0] == "" and name not in _TEXTS | _TRUTHS:
+    if name in MEASURES and not MEASURES[name].arguments and name not in TEXTS | TRUTHS:
         return _call(expr, scope)  # type: ignore[return-value]
     known = sorted([*scope.params, *scope.lets, *scope.fields])
     fail(
@@ -248,9 +189,9 @@ def _name(expr: Expr, scope: Scope) -> Number:
 
 def _call(expr: Expr, scope: Scope) -> Callable[[View], float | str | bool]:
     name = str(expr.value)
-    if name not in BUILTINS:
-        fail(expr.position, f"unknown measure '{name}'", f"the measures are {', '.join(sorted(BUILTINS))}")
-    kinds, function, _ = BUILTINS[name]
+    if name not in MEASURES:
+        fail(expr.position, f"unknown measure '{name}'", f"the measures are {', '.join(sorted(MEASURES))}")
+    kinds, function, _ = MEASURES[name]
     if kinds in ("selectors", "ports", "names"):
         return {"selectors": _size_call, "ports": _run_call, "names": _count_call}[kinds](expr, scope)
     wanted = kinds.split()
@@ -289,8 +230,8 @@ def _field(arg: Expr, scope: Scope) -> str:
 
 
 def _selector(arg: Expr, scope: Scope) -> Selector:
-    if arg.kind == "name" and arg.value in _SELECTORS:
-        return _SELECTORS[str(arg.value)]
+    if arg.kind == "name" and arg.value in SELECTORS:
+        return SELECTORS[str(arg.value)]
     if arg.kind == "call" and arg.value in ("moves", "rests") and len(arg.args) == 1:
         port = _port(arg.args[0], scope)
         if arg.value == "moves":

@@ -20,7 +20,7 @@ class SemaphoreUse(NamedTuple):
     """A wait takes ``count`` tokens from semaphore ``semaphore``; a signal adds them."""
 
     semaphore: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Instruction:
 
     command: str
     queue: str
-    fields: dict[str, FieldValue] = field(default_factory=dict)
+    fields: dict[str, FieldValue] = field(default_factory=dict[str, FieldValue])
     waits: tuple[SemaphoreUse, ...] = ()
     signals: tuple[SemaphoreUse, ...] = ()
     location: str = ""

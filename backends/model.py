@@ -111,6 +111,7 @@ class Field:
 
     Attributes:
         kind: ``int``, ``float`` (f32) or ``enum``.
+        written: the kind as the description writes it: u17, s40, f32, reg, semaphore, label, type, op, …
         count: None for a scalar, else the length of the tuple.
         bits: width of one element, without the register.
         register: whether a register may be added at dispatch (``Reg``).
@@ -122,6 +123,7 @@ class Field:
 
     name: str
     kind: str
+    written: str
     count: int | None
     bits: int
     signed: bool

@@ -27,7 +27,7 @@ class View:
         self.machine = machine
         self.command = command
         self.instruction = instruction
-        self.memo: dict[str, float | str] = {}
+        self.memo: dict[str, float] = {}
         self.index = 0  # element of a tuple field that a limit looks at
 
     def value(self, name: str) -> FieldValue:
