@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.fx import Node
-from xdsl.dialects.builtin import i32
-from xdsl.ir import SSAValue
-
 from npuc.frontends.aten_elementwise import as_type
 from npuc.frontends.fx_import import Flat, FxImporter, Result, Value, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
+from torch.fx import Node
+from xdsl.dialects.builtin import i32
+from xdsl.ir import SSAValue
 
 
 @lowers("aten.linear.default")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.fx import Node
-from xdsl.dialects.builtin import i1
-from xdsl.ir import Attribute, SSAValue
-
 from npuc.frontends.fx_import import Flat, FxImporter, Value, lowers
 from npuc.frontends.weights import element_type, torch_dtype
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
+from torch import Tensor
+from torch.fx import Node
+from xdsl.dialects.builtin import i1
+from xdsl.ir import Attribute, SSAValue
 
 _UNARY = {
     "neg": "neg", "abs": "abs", "exp": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "rsqrt",

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
-from xdsl.dialects.builtin import i32
-from xdsl.ir import SSAValue
-
 from npuc.frontends.fx_import import LOWERINGS, Flat, FxImporter, NotAffine, Result, Value, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
 from npuc.ir.shapes import Dim
+from torch.fx import Node
+from xdsl.dialects.builtin import i32
+from xdsl.ir import SSAValue
 
 
 @lowers(

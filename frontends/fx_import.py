@@ -13,6 +13,11 @@ from typing import Any
 
 import sympy
 import torch
+from npuc.frontends.weights import element_type, torch_dtype
+from npuc.ir import graph
+from npuc.ir.errors import UserError
+from npuc.ir.graph import element_of, shape_of, tensor_type
+from npuc.ir.shapes import Dim
 from torch import Tensor
 from torch.fx import Node
 from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
@@ -20,12 +25,6 @@ from xdsl.builder import Builder, InsertPoint
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, StringAttr, TensorType
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.ir.affine import AffineExpr
-
-from npuc.frontends.weights import element_type, torch_dtype
-from npuc.ir import graph
-from npuc.ir.errors import UserError
-from npuc.ir.graph import element_of, shape_of, tensor_type
-from npuc.ir.shapes import Dim
 
 MAX_CONSTANT = 1 << 22  # elements of a dense attribute
 
@@ -224,7 +223,9 @@ class FxImporter:
         return element_type(node.meta["val"].dtype)
 
     def reshape(self, value: SSAValue, shape: Sequence[Dim]) -> SSAValue:
-        """The value under another shape; itself if it has it."""
+        """The value under another shape; itself if it has it. Chains of reshapes become one."""
+        while isinstance(value.owner, graph.ReshapeOp):
+            value = value.owner.input
         same = tuple(shape) == shape_of(value)
         return value if same else self.emit(graph.ReshapeOp(value, shape))
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from npuc.frontends.trace_ops import STATE, layer_call
+from npuc.ir.errors import UserError
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
-
-from npuc.frontends.trace_ops import STATE, layer_call
-from npuc.ir.errors import UserError
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
@@ -56,7 +55,9 @@ class LayerKind:
     def arguments(self, tensors: Sequence[Tensor], cache: Cache) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments of the layer for these tensors."""
         rest = iter(tensors)
-        leaves = [next(rest) if leaf is _TENSOR else cache if leaf is _CACHE else leaf for leaf in self.leaves]
+        leaves = [
+            next(rest) if leaf is _TENSOR else cache if leaf is _CACHE else leaf for leaf in self.leaves
+        ]
         return pytree.tree_unflatten(leaves, self.spec)
 
     def results(self, tensors: Sequence[Tensor]) -> Any:

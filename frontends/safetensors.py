@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from npuc.ir.errors import UserError
+from torch import Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as in the reference implementation
 MAX_RANK = 16
@@ -31,8 +30,9 @@ DTYPES: dict[str, tuple[int, torch.dtype | None]] = {
     "F8_E4M3": (8, torch.float8_e4m3fn), "F8_E5M2": (8, torch.float8_e5m2),
     "F8_E8M0": (8, torch.float8_e8m0fnu), "F8_E4M3FNUZ": (8, torch.float8_e4m3fnuz),
     "F8_E5M2FNUZ": (8, torch.float8_e5m2fnuz), "F4": (4, None), "F6_E2M3": (6, None), "F6_E3M2": (6, None),
-    "U16": (16, torch.uint16), "I16": (16, torch.int16), "F16": (16, torch.float16), "BF16": (16, torch.bfloat16),
-    "U32": (32, torch.uint32), "I32": (32, torch.int32), "F32": (32, torch.float32), "C64": (64, torch.complex64),
+    "U16": (16, torch.uint16), "I16": (16, torch.int16), "F16": (16, torch.float16),
+    "BF16": (16, torch.bfloat16), "U32": (32, torch.uint32), "I32": (32, torch.int32),
+    "F32": (32, torch.float32), "C64": (64, torch.complex64),
     "U64": (64, torch.uint64), "I64": (64, torch.int64), "F64": (64, torch.float64),
 }  # fmt: skip
 
@@ -54,7 +54,9 @@ class TensorSource:
     shape: tuple[int, ...]
 
 
-def _fail(path: Path, field: str, kind: str, message: str, remedy: str = "download the file again") -> UserError:
+def _fail(
+    path: Path, field: str, kind: str, message: str, remedy: str = "download the file again"
+) -> UserError:
     return UserError(kind, message, where=f"{path}: {field}" if field else str(path), remedy=remedy)
 
 
@@ -110,7 +112,9 @@ def _parse_entry(path: Path, name: str, entry: Any, data: int, room: int) -> Ten
         raise _fail(path, name, "bad-header", "expected exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise _fail(path, name, "unknown-dtype", f"unknown dtype {dtype!r}", "convert the tensor to a known type")
+        raise _fail(
+            path, name, "unknown-dtype", f"unknown dtype {dtype!r}", "convert the tensor to a known type"
+        )
     if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_natural(d) for d in shape):
         raise _fail(path, name, "bad-header", f"the shape {str(shape)[:80]} is not a list of sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_natural(o) for o in offsets):
@@ -139,7 +143,9 @@ def read_file(path: Path) -> dict[str, TensorSource]:
     for name, source in sorted(found.items(), key=lambda item: (item[1].offset, item[1].bytes)):
         if source.offset != end:
             what = "overlaps the tensor before it" if source.offset < end else "leaves a hole before it"
-            raise _fail(path, name, "bad-header", f"starts at byte {source.offset} and {what}, expected {end}")
+            raise _fail(
+                path, name, "bad-header", f"starts at byte {source.offset} and {what}, expected {end}"
+            )
         end += source.bytes
     if end != data + room:
         raise _fail(path, "", "bad-header", f"{data + room - end} bytes at the end belong to no tensor")
@@ -148,13 +154,21 @@ def read_file(path: Path) -> dict[str, TensorSource]:
 
 def _shard_path(root: Path, index: Path, tensor: str, name: Any) -> Path:
     """The path of a shard, which must lie in the checkpoint's directory."""
-    if not isinstance(name, str) or not name or name != Path(name).name or name in (".", "..") or "\0" in name:
+    if (
+        not isinstance(name, str)
+        or not name
+        or name != Path(name).name
+        or name in (".", "..")
+        or "\0" in name
+    ):
         message = f"the shard {str(name)[:120]!r} is not a file name"
         raise _fail(index, f"weight_map: {tensor}", "bad-index", message, "shards lie beside the index")
     path = root / name
     if not _inside(root, path):
         message = f"the shard {name!r} is a link that leaves the directory"
-        raise _fail(index, f"weight_map: {tensor}", "bad-index", message, "copy the file instead of linking it")
+        raise _fail(
+            index, f"weight_map: {tensor}", "bad-index", message, "copy the file instead of linking it"
+        )
     return path
 
 
@@ -177,7 +191,9 @@ def read_checkpoint(root: Path) -> dict[str, TensorSource]:
     if not index.exists():
         single = root / "model.safetensors"
         if not single.exists():
-            raise _fail(root, "", "missing-file", "has no model.safetensors", "save the model with safetensors")
+            raise _fail(
+                root, "", "missing-file", "has no model.safetensors", "save the model with safetensors"
+            )
         if not _inside(root, single):
             message = "is a link that leaves the directory"
             raise _fail(single, "", "bad-index", message, "copy the file instead of linking it")
@@ -235,10 +251,14 @@ def read(root: Path, source: TensorSource) -> Tensor:
             while done < source.bytes:
                 got = os.preadv(file.fileno(), [view[done : done + _CHUNK]], source.offset + done)
                 if not got:
-                    raise _fail(path, "", "truncated-file", f"ends before byte {source.offset + source.bytes}")
+                    raise _fail(
+                        path, "", "truncated-file", f"ends before byte {source.offset + source.bytes}"
+                    )
                 done += got
     except OSError as error:
-        raise _fail(path, "", "missing-file", f"cannot be read: {error.strerror}", "check the path") from error
+        raise _fail(
+            path, "", "missing-file", f"cannot be read: {error.strerror}", "check the path"
+        ) from error
     if not buffer:
         return torch.empty(source.shape, dtype=dtype)
     return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype).reshape(source.shape)

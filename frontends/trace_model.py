@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
 from npuc.frontends.layer_kinds import LayerKind, Layers
 from npuc.frontends.trace_ops import IMPLEMENTATION, TraceCache, TraceState, tracing
 from npuc.ir.errors import UserError
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, ExportedProgram
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 # Example sizes: primes that no configuration has by chance, so that a size tells which symbol it is.
 SIZES = {"batch": 1009, "seq": 2003, "ctx": 4001}

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from npuc.ir.errors import UserError
 from torch import Tensor
 from transformers import AttentionInterface, Cache
 from transformers.masking_utils import AttentionMaskInterface
-
-from npuc.ir.errors import UserError
 
 IMPLEMENTATION = "npuc"
 
@@ -138,7 +137,9 @@ def attention(
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if attention_mask is None and causal:
-        raise UserError("missing-mask", "causal attention without a mask from the mask interface", where=where)
+        raise UserError(
+            "missing-mask", "causal attention without a mask from the mask interface", where=where
+        )
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         raise UserError(
             "unsupported-attention",

@@ -7,14 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import sympy
 import torch
-from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import Node
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
-from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Region, SSAValue
-from xdsl.ir.affine import AffineExpr
-from xdsl.traits import is_side_effect_free
-
 from npuc.frontends import aten_compute, aten_elementwise, aten_shape
 from npuc.frontends.checkpoint import open_checkpoint
 from npuc.frontends.fx_import import FxImporter, input_type, module_path
@@ -24,6 +16,13 @@ from npuc.frontends.weights import WeightTable, element_type
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.graph import BATCH, CTX, SEQ
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir.affine import AffineExpr
+from xdsl.traits import is_side_effect_free
 
 LOWERING_TABLES = (aten_compute, aten_elementwise, aten_shape)  # importing them registers the lowerings
 
@@ -128,7 +127,12 @@ class ModuleImporter:
         return function
 
     def _function(
-        self, name: str, traced: TracedGraph, inputs: Sequence[Node], kind: LayerKind | None, cache: str | None
+        self,
+        name: str,
+        traced: TracedGraph,
+        inputs: Sequence[Node],
+        kind: LayerKind | None,
+        cache: str | None,
     ) -> FuncOp:
         symbols = _symbols(traced)
         types = [input_type(node, symbols) for node in inputs]

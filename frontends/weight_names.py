@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from npuc.frontends.safetensors import TensorSource
+from npuc.frontends.weights import source_attr
+from npuc.ir.errors import UserError
 from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from xdsl.dialects.builtin import DictionaryAttr
 
-from npuc.frontends.safetensors import TensorSource
-from npuc.frontends.weights import source_attr
-from npuc.ir.errors import UserError
-
 Recipe = tuple[DictionaryAttr, tuple[int, ...]]
 
 
-def parameter_recipes(
-    model: nn.Module, tensors: Mapping[str, TensorSource], where: str
-) -> dict[str, Recipe]:
+def parameter_recipes(model: nn.Module, tensors: Mapping[str, TensorSource], where: str) -> dict[str, Recipe]:
     """For each parameter that the checkpoint holds: its recipe and the recipe's shape.
 
     Raises:

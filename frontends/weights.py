@@ -2,7 +2,8 @@
 
 A *recipe* is a source dictionary ``{file, offset, bytes, dtype, shape}`` or an operation on recipes:
 ``{op = "transpose", source}``, ``{op = "slice", dim, start, stop, source}``,
-``{op = "reshape", shape, source}``, ``{op = "concat" | "stack", dim, sources}``.
+``{op = "reshape", shape, source}``, ``{op = "concat" | "stack", dim, sources}``; or a table that needs no
+file: ``{op = "iota", shape, dim}``, ``{op = "dense", shape, value}``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from npuc.frontends.checkpoint import Checkpoint
+from npuc.frontends.safetensors import TensorSource, read
+from npuc.ir.errors import UserError
+from npuc.ir.graph import WeightOp, element_of, ints, static_shape
 from torch import Tensor, nn
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -33,11 +38,6 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.ir import Attribute
-
-from npuc.frontends.checkpoint import Checkpoint
-from npuc.frontends.safetensors import TensorSource, read
-from npuc.ir.errors import UserError
-from npuc.ir.graph import WeightOp, element_of, ints, static_shape
 
 _ELEMENTS: dict[torch.dtype, Attribute] = {
     torch.float32: f32, torch.float64: f32, torch.bfloat16: bf16, torch.float16: f16, torch.bool: i1,
@@ -155,7 +155,9 @@ class WeightTable:
     def _source(self, name: str, shape: tuple[int, ...]) -> DictionaryAttr:
         if name not in self._recipes:
             remedy = "the checkpoint is incomplete or of another model"
-            raise UserError("missing-tensor", f"the tensor {name} is missing", where=self._where, remedy=remedy)
+            raise UserError(
+                "missing-tensor", f"the tensor {name} is missing", where=self._where, remedy=remedy
+            )
         source, actual = self._recipes[name]
         if actual != shape:
             message = f"{name} has shape {list(actual)}, the model expects {list(shape)}"
@@ -217,6 +219,8 @@ class WeightReader:
         if op in ("concat", "stack"):
             parts = [self.evaluate(part) for part in entries["sources"].data]
             return (torch.cat if op == "concat" else torch.stack)(parts, numbers["dim"])
+        if op in ("iota", "dense"):
+            return _computed(op, entries)
         inner = self.evaluate(entries["source"])
         if op == "transpose":
             return inner.transpose(-1, -2).contiguous()
@@ -233,6 +237,20 @@ class WeightReader:
         shape = tuple(int(d) for d in ints(entries["shape"]))
         offset, size = entries["offset"].value.data, entries["bytes"].value.data
         return TensorSource(file, offset, size, entries["dtype"].data, shape)
+
+
+def _splat(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return values.expand(shape).clone() if values.numel() == 1 else values.reshape(shape)
+
+
+def _computed(op: str, entries: Mapping[str, Any]) -> Tensor:
+    """A table without a file: ``{op = "iota", shape, dim}`` or ``{op = "dense", shape, value}``."""
+    shape = tuple(int(d) for d in ints(entries["shape"]))
+    if op == "dense":
+        return _splat(torch.tensor(list(entries["value"].get_values())), shape)
+    dim = entries["dim"].value.data
+    sizes = [shape[d] if d == dim else 1 for d in range(len(shape))]
+    return torch.arange(shape[dim]).reshape(sizes).expand(shape).clone()
 
 
 __all__ = ["WeightReader", "WeightTable", "element_type", "recipe", "source_attr", "torch_dtype"]

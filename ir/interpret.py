@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from npuc.ir import graph, kernels
+from npuc.ir.errors import UserError
+from npuc.ir.graph import element_of, ints, shape_of
+from npuc.ir.shapes import Dim
 from torch import Tensor
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -20,11 +24,6 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.ir.affine import AffineDimExpr
-
-from npuc.ir import graph, kernels
-from npuc.ir.errors import UserError
-from npuc.ir.graph import element_of, ints, shape_of
-from npuc.ir.shapes import Dim
 
 
 class WeightReader(Protocol):
@@ -215,7 +214,9 @@ def _symbol(attribute: Attribute) -> str:
     return attribute.string_value()
 
 
-def _resolve(arguments: Sequence[SSAValue], inputs: Sequence[Tensor], runtime: Runtime | None) -> tuple[int, ...]:
+def _resolve(
+    arguments: Sequence[SSAValue], inputs: Sequence[Tensor], runtime: Runtime | None
+) -> tuple[int, ...]:
     """The values of (batch, seq, ctx), told by the arguments' shapes."""
     found: dict[int, int] = {} if runtime is None else {2: runtime.ctx}
     for i, (argument, tensor) in enumerate(zip(arguments, inputs, strict=True)):
@@ -229,7 +230,9 @@ def _resolve(arguments: Sequence[SSAValue], inputs: Sequence[Tensor], runtime: R
                 found[dim.position] = size
             expected = found[dim.position] if isinstance(dim, AffineDimExpr) else dim
             if isinstance(expected, int) and expected != size:
-                message = f"argument {i} has shape {list(tensor.shape)}, expected {expected} instead of {size}"
+                message = (
+                    f"argument {i} has shape {list(tensor.shape)}, expected {expected} instead of {size}"
+                )
                 raise UserError("bad-arguments", message, where="interpret")
         if tensor.dtype != torch_type(element_of(argument)):
             message = f"argument {i} has type {tensor.dtype}, expected {torch_type(element_of(argument))}"
@@ -246,7 +249,9 @@ def dense_tensor(value: DenseIntOrFPElementsAttr) -> Tensor:
     """The values of a dense attribute."""
     kind = value.get_type()
     dtype = torch_type(kind.get_element_type())
-    numbers = torch.tensor(list(value.get_values()), dtype=torch.float32 if dtype.is_floating_point else dtype)
+    numbers = torch.tensor(
+        list(value.get_values()), dtype=torch.float32 if dtype.is_floating_point else dtype
+    )
     shape = kind.get_shape()
     numbers = numbers.to(dtype)
     return numbers[0].expand(shape) if numbers.numel() == 1 else numbers.reshape(shape)
