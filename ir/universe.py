@@ -24,7 +24,6 @@ PASSES = (
     "lower-to-tile",
     "pack-weights",
     "place-caches",
-    "place-inputs",
     "raise-gated",
     "raise-rms-norm",
     "raise-rope",

@@ -1,0 +1,276 @@
+"""From a checkpoint to an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+from xdsl.parser import Parser
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import ParseError, VerifyException
+
+import npuc
+from npuc.backends.elf import program_bytes
+from npuc.frontends.checkpoint import Checkpoint, open_checkpoint
+from npuc.frontends.transformers_export import import_model
+from npuc.ir import tile
+from npuc.ir.errors import UserError
+from npuc.ir.legality import PHASES
+from npuc.ir.printing import print_ir
+from npuc.passes.allocate_buffers import memory_map
+from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
+from npuc.passes.emit import EmittedProgram, emit_programs
+from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, phase_of, pipeline_string
+from npuc.passes.target_option import machine_of
+from npuc.runtime.artifact import ArtifactWriter, rank_file
+from npuc.runtime.manifest import Cache, IoTensor, Manifest, Program, RankWeights, Region, Source, SourceWeights
+from npuc.runtime.weight_packing import ModuleWeights
+from npuc.runtime.weights import header_sha256
+
+
+@dataclass
+class Compilation:
+    """One compile: what is asked, and what has been done so far.
+
+    Attributes:
+        model: directory or hub id of the checkpoint.
+        target: registered name, or the path of a machine description.
+        buckets: what the user listed; empty for the default.
+        compile_to: the last phase; `emit` makes an artifact.
+        compile_from: IR at some phase to go on from; weights are still read from `model`.
+        dump_dir: where the IR after each phase is written.
+        print_after_all: write the IR after each pass to stderr.
+        progress: told the name of each step as it begins.
+    """
+
+    model: str
+    target: str
+    buckets: Sequence[Bucket] = ()
+    dtype: str = "float32"
+    max_context: int | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    compile_to: str = "emit"
+    compile_from: Path | None = None
+    dump_dir: Path | None = None
+    print_after_all: bool = False
+    progress: Callable[[str], None] | None = None
+    phases: list[PhaseTime] = field(default_factory=list)
+
+    def lowered(self) -> tuple[ModuleOp, list[Bucket]]:
+        """The module after `compile_to` (after `schedule`, for an artifact), and its buckets.
+
+        Raises:
+            UserError: when the checkpoint, the options or a pass are at fault.
+        """
+        if self.compile_to not in PHASES:
+            raise UserError("phase", f"unknown phase {self.compile_to!r}", remedy=f"use one of {', '.join(PHASES)}")
+        machine_of(self.target)
+        start = perf_counter()
+        self._tell("import")
+        module = self._parsed() if self.compile_from else self._imported()
+        self.phases.append(PhaseTime("import", perf_counter() - start))
+        if not self.compile_from:
+            self._after_phase("import", module)
+        buckets = self._chosen(module)
+        until = "schedule" if self.compile_to == "emit" else self.compile_to
+        observer = Observer(self._after_phase, self._after_pass, self.progress)
+        self.phases += lower(module, self.target, buckets, until=until, observer=observer)
+        return module, buckets
+
+    def _tell(self, step: str) -> None:
+        if self.progress:
+            self.progress(step)
+
+    def _imported(self) -> ModuleOp:
+        module = import_model(
+            self.model, dtype=self.dtype, revision=self.revision, local_files_only=self.local_files_only
+        )
+        finish_phase(module, "import")
+        return module
+
+    def _parsed(self) -> ModuleOp:
+        path = self.compile_from
+        assert path is not None
+        return parse_ir(path)
+
+    def _chosen(self, module: ModuleOp) -> list[Bucket]:
+        fixed = module.attributes.get("npuc.buckets")
+        if isinstance(fixed, StringAttr):
+            named = [name.partition("_") for name in fixed.data.split(",")]
+            return [parse_bucket(kind, sizes) for kind, _, sizes in named]
+        limit = module.attributes["npuc.max_context"]
+        assert isinstance(limit, IntegerAttr)
+        return choose_buckets(self.buckets, context=limit.value.data, max_context=self.max_context)
+
+    def _after_phase(self, name: str, module: ModuleOp) -> None:
+        if self.dump_dir is not None:
+            self.dump_dir.mkdir(parents=True, exist_ok=True)
+            (self.dump_dir / f"{PHASES.index(name) + 1}.{name}.mlir").write_text(print_ir(module))
+
+    def _after_pass(self, step: ModulePass, module: ModuleOp) -> None:
+        if self.print_after_all:
+            print(f"// -----// IR Dump After {step.name} //----- //", file=sys.stderr)
+            print(print_ir(module, elide=True), file=sys.stderr)
+
+
+def parse_ir(path: Path) -> ModuleOp:
+    """A module from a file of textual IR.
+
+    Raises:
+        UserError: when the file cannot be read, parsed or verified.
+    """
+    try:
+        text = path.read_text()
+        module = Parser(context(), text, str(path)).parse_module()
+        module.verify()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
+    except ParseError as error:
+        where = f"{path}:{error.span.get_line_col()[0] + 1}" if hasattr(error.span, "get_line_col") else str(path)
+        raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=where) from error
+    except VerifyException as error:
+        raise UserError("bad-ir", f"does not verify: {error}", where=str(path)) from error
+    return module
+
+
+def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
+    """Compiles to an artifact in `output`.
+
+    Returns:
+        seconds, peak_rss_bytes, program_bytes, weight_bytes, artifact, programs, phases.
+
+    Raises:
+        UserError: when the checkpoint, the options, a pass or the output directory are at fault.
+    """
+    start = perf_counter()
+    with ArtifactWriter(output) as writer:
+        module, buckets = compilation.lowered()
+        emit_start = perf_counter()
+        compilation._tell("emit")  # pyright: ignore[reportPrivateUsage]
+        checkpoint = open_checkpoint(
+            compilation.model, revision=compilation.revision, local_files_only=compilation.local_files_only
+        )
+        emitted = emit_programs(module, compilation.target)
+        for program in emitted:
+            writer.add_program(program.name, program_bytes(program.program))
+        weights = ModuleWeights(module, checkpoint.root)
+        weight_writer = writer.weights(weights.plan())
+        weights.write(weight_writer)
+        header = weight_writer.close()
+        writer.copy_model_files(checkpoint.root)
+        manifest = _manifest(compilation, module, buckets, emitted, weights, header, checkpoint)
+        written = writer.finish(manifest)
+        compilation.phases.append(PhaseTime("emit", perf_counter() - emit_start))
+    sizes = {entry.path: entry.bytes for entry in written.files}
+    return {
+        "artifact": str(output),
+        "seconds": perf_counter() - start,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "program_bytes": sum(sizes[p.file] for p in written.programs),
+        "weight_bytes": sizes[rank_file(0)],
+        "programs": [
+            {"name": p.name, "kind": p.kind, "batch": p.batch, "length": p.length, "bytes": sizes[p.file]}
+            for p in written.programs
+        ],
+        "phases": [{"name": p.name, "seconds": p.seconds} for p in compilation.phases],
+    }
+
+
+def _manifest(
+    compilation: Compilation,
+    module: ModuleOp,
+    buckets: Sequence[Bucket],
+    emitted: Sequence[EmittedProgram],
+    weights: ModuleWeights,
+    header: str,
+    checkpoint: Checkpoint,
+) -> Manifest:
+    regions = {name: Region(*pair) for name, pair in memory_map(module).items()}
+    return Manifest(
+        npuc=npuc.__version__,
+        target=compilation.target,
+        dtype={"float32": "f32", "bfloat16": "bf16"}[_string(module, "npuc.dtype")],
+        source=_source(checkpoint),
+        recipe=None,
+        pipeline=pipeline_string(compilation.target, buckets),
+        vocab_size=_integer(module, "npuc.vocab_size"),
+        max_context=max(bucket.length for bucket in buckets),
+        slots=max(bucket.batch for bucket in buckets),
+        buckets={
+            kind: tuple(b.sizes for b in buckets if b.kind == kind)
+            for kind in dict.fromkeys(b.kind for b in buckets)
+        },
+        memory=regions,
+        programs=tuple(_program(p, b) for p, b in zip(emitted, buckets, strict=True)),
+        caches=tuple(_caches(module, regions["cache"].base)),
+        weights=(RankWeights(0, rank_file(0), header, weights.placements(regions["weights"].base)),),
+    )
+
+
+def _program(emitted: EmittedProgram, bucket: Bucket) -> Program:
+    io = {name: IoTensor(address, shape, kind) for name, (address, shape, kind) in emitted.io.items()}
+    return Program(
+        name=bucket.name,
+        kind=bucket.kind,
+        batch=bucket.batch,
+        length=bucket.length,
+        new_tokens=bucket.new_tokens,
+        file=f"programs/{bucket.name}.stage0.elf",
+        entries=("all", "last"),
+        io=io,
+    )
+
+
+def _caches(module: ModuleOp, base: int) -> list[Cache]:
+    found: list[Cache] = []
+    for op in module.body.block.ops:
+        if isinstance(op, tile.CacheOp):
+            heads, _, key_size = op.key_type.get_shape()
+            layers = tile.ints(op.layers)
+            found.append(
+                Cache(
+                    name=op.sym_name.data,
+                    layers=layers,
+                    heads=heads,
+                    key_size=key_size,
+                    value_size=op.value_type.get_shape()[-1],
+                    type=str(op.key_type.element_type),
+                    address=base + tile.integer(op.offset),
+                    bytes=len(layers) * tile.integer(op.layer_stride),
+                )
+            )
+    return found
+
+
+def _source(checkpoint: Checkpoint) -> Source:
+    """What the checkpoint was: hashes of its configuration and of its weight files' headers."""
+    config = (checkpoint.root / "config.json").read_bytes()
+    architectures = checkpoint.config_json.get("architectures") or ["unknown"]
+    files = sorted({source.file for source in checkpoint.tensors.values()})
+    return Source(
+        name=checkpoint.root.name,
+        architecture=str(architectures[0]),
+        config_sha256=hashlib.sha256(config).hexdigest(),
+        weights=tuple(
+            SourceWeights(file, (checkpoint.root / file).stat().st_size, header_sha256(checkpoint.root / file))
+            for file in files
+        ),
+    )
+
+
+def _string(module: ModuleOp, name: str) -> str:
+    attr = module.attributes[name]
+    assert isinstance(attr, StringAttr)
+    return attr.data
+
+
+def _integer(module: ModuleOp, name: str) -> int:
+    return tile.integer(module.attributes[name])

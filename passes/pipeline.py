@@ -1,0 +1,156 @@
+"""The whole lowering, top to bottom.
+
+Each phase is a list of passes; after each phase the module says its name in `npuc.phase` and is checked
+against that phase's legality table. The printed pipeline re-runs a compile exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.passes import ModulePass, PassPipeline
+from xdsl.utils.exceptions import PassFailedException, VerifyException
+
+from npuc.ir.errors import UserError
+from npuc.ir.legality import PHASE_ATTRIBUTE, PHASES, check_phase
+from npuc.ir.universe import NPUC_UNIVERSE
+from npuc.passes.buckets import Bucket
+
+
+def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
+    """The pipeline string of each phase after `import`, in order."""
+    names = ",".join(f'"{bucket.name}"' for bucket in buckets)
+    on = f'target="{target}"'
+    return {
+        # Norms, rotary embedding and gated products become single ops while their data flow is plain.
+        "optimize": "raise-rms-norm,raise-rope,raise-gated,dce",
+        # Nothing to quantize yet: checkpoints come in float.
+        "quantize": "",
+        # From here every size is a number; each bucket is a module of its own.
+        "specialize": f"specialize{{buckets={names}}}",
+        # One core: nothing to partition.
+        "partition": "",
+        # Placements first: how a weight is packed depends on where its user's operands lie.
+        "layout": f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
+        "tile": f"lower-to-tile{{{on}}}",
+        # Commands before addresses (a command's queue decides what may overlap), addresses before
+        # synchronization (reused bytes are dependencies too).
+        "schedule": f"select-commands{{{on}}},allocate-buffers{{{on}}},insert-sync{{{on}}},lower-to-npu{{{on}}}",
+    }
+
+
+def pipeline_string(target: str, buckets: Sequence[Bucket]) -> str:
+    """The passes of all phases as one string for `irc opt -p`."""
+    return ",".join(text for text in phase_pipelines(target, buckets).values() if text)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Callbacks of a lowering: after each phase, and after each pass."""
+
+    after_phase: Callable[[str, ModuleOp], None] | None = None
+    after_pass: Callable[[ModulePass, ModuleOp], None] | None = None
+    progress: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """How long a phase took, in seconds."""
+
+    name: str
+    seconds: float
+
+
+def lower(
+    module: ModuleOp,
+    target: str,
+    buckets: Sequence[Bucket],
+    *,
+    until: str = "schedule",
+    observer: Observer = Observer(),
+) -> list[PhaseTime]:
+    """Runs the phases after the module's own, up to `until`.
+
+    Raises:
+        UserError: when a phase is unknown, or a pass or check fails.
+    """
+    current = phase_of(module)
+    if until not in PHASES:
+        raise UserError("phase", f"unknown phase {until!r}", remedy=f"phases are {', '.join(PHASES)}")
+    ctx = context()
+    times: list[PhaseTime] = []
+    for name, text in phase_pipelines(target, buckets).items():
+        if PHASES.index(name) <= PHASES.index(current) or PHASES.index(name) > PHASES.index(until):
+            continue
+        if observer.progress:
+            observer.progress(name)
+        start = perf_counter()
+        run_passes(ctx, module, text, observer)
+        finish_phase(module, name)
+        times.append(PhaseTime(name, perf_counter() - start))
+        if observer.after_phase:
+            observer.after_phase(name, module)
+    return times
+
+
+def run_passes(ctx: Context, module: ModuleOp, text: str, observer: Observer) -> None:
+    """Runs a pipeline string.
+
+    Raises:
+        UserError: naming the pass that failed.
+    """
+    from xdsl.transforms import get_all_passes
+
+    available = {**get_all_passes(), **NPUC_UNIVERSE.all_passes}
+    for step in PassPipeline.parse_spec(available, text).passes if text else ():
+        try:
+            step.apply(ctx, module)
+        except (PassFailedException, VerifyException) as error:
+            raise UserError("pass-failed", str(error), where=f"pass {step.name}") from error
+        if observer.after_pass:
+            observer.after_pass(step, module)
+
+
+def finish_phase(module: ModuleOp, name: str) -> None:
+    """Marks the phase and checks the module against its legality table.
+
+    Raises:
+        UserError: listing the violations.
+    """
+    module.attributes[PHASE_ATTRIBUTE] = StringAttr(name)
+    try:
+        module.verify()
+        check_phase(module, name)
+    except (VerifyException, PassFailedException) as error:
+        raise UserError("illegal-ir", str(error), where=f"after phase {name}") from error
+
+
+def phase_of(module: ModuleOp) -> str:
+    """The phase a module is in.
+
+    Raises:
+        UserError: when it does not say.
+    """
+    attr = module.attributes.get(PHASE_ATTRIBUTE)
+    if not isinstance(attr, StringAttr) or attr.data not in PHASES:
+        raise UserError(
+            "phase", "the module has no npuc.phase", remedy="give it one, or use a dump of irc compile"
+        )
+    return attr.data
+
+
+def context() -> Context:
+    """A context that knows all dialects."""
+    from xdsl.dialects.builtin import Builtin
+    from xdsl.dialects.func import Func
+
+    ctx = Context()
+    ctx.load_dialect(Builtin)
+    ctx.load_dialect(Func)
+    for factory in NPUC_UNIVERSE.all_dialects.values():
+        ctx.load_dialect(factory())
+    return ctx
