@@ -75,7 +75,7 @@ def pass_instruction(
             fields[f"{name}.slice"] = limit.slice_stride
     fields.update(_chain(spec))
     fields.update(_port_fields(machine, command, spec.ports, operands, dims))
-    return _checked(machine, command, choice[1], fields)
+    return _checked(command, choice[1], fields)
 
 
 def copy_instruction(
@@ -105,19 +105,32 @@ def copy_instruction(
         fields["index.dim"] = next(i for i, dim in enumerate(dims) if INDEX in dim.role) + 1
         fields["index.base"] = operands["index"].address
         fields["index.scale"] = byte_offset(machine, source.type, spec.index_scale)
-    return _checked(machine, command, choice[1], fields)
+    return _checked(command, choice[1], fields)
 
 
 def nothing(machine: Machine, queue: str) -> Instruction:
-    """An instruction that only waits and signals: a copy of no element, or a fill of the spare bytes."""
-    commands = [c for c in machine.commands.values() if queue in c.queues and c.kind != "control"]
-    command = min(commands, key=lambda c: c.kind)
+    """An instruction that only waits and signals: a copy of no element, or a fill of the spare bytes.
+
+    Raises:
+        NoSuchCommand: no command of the queue can do that.
+    """
+    for command in machine.commands.values():
+        if command.kind != "control" and queue in command.queues:
+            try:
+                instruction = _idle(machine, command, queue)
+            except NoSuchCommand:
+                continue
+            if not machine.check(instruction):
+                return instruction
+    raise NoSuchCommand(f"queue '{queue}' of {machine.name} has no command that can do nothing")
+
+
+def _idle(machine: Machine, command: Command, queue: str) -> Instruction:
     if command.kind == "copy":
         fields: dict[str, FieldValue] = {"type": next(iter(machine.element_types)), "limit": 0}
-        return Instruction(command.name, queue, fields)
-    out = command.ports["out"]
-    memory = machine.memories[out.memories[0]]
-    kind = max(out.types, key=lambda name: machine.element_types[name].bits)
+        return _checked(command, queue, fields)
+    memory = machine.memories[command.ports["out"].memories[0]]
+    kind = max(command.ports["out"].types, key=lambda name: machine.element_types[name].bits)
     width = machine.element_types[kind].bits // 8
     spare = Operand(memory.name, kind, memory.size - spare_bytes(memory))
     spec = tile.PassSpec((spare_bytes(memory) // width,), {"out": tile.Port(0, 0, (1,))}, fill=0.0)
@@ -200,7 +213,7 @@ def _port_fields(
         yield f"{name}.strides", tuple(dim.strides[number] for dim in dims)
 
 
-def _checked(machine: Machine, command: Command, queue: str, fields: Mapping[str, FieldValue]) -> Instruction:
+def _checked(command: Command, queue: str, fields: Mapping[str, FieldValue]) -> Instruction:
     """The instruction without zero fields that the command lacks."""
     kept: dict[str, FieldValue] = {}
     for name, value in fields.items():
