@@ -20,13 +20,17 @@ T = TypeVar("T")
 DIALECTS = ("graph", "npu", "tile")
 
 PASSES = (
+    "allocate-buffers",
     "assign-layouts",
+    "insert-sync",
+    "lower-to-npu",
     "lower-to-tile",
     "pack-weights",
     "place-caches",
     "raise-gated",
     "raise-rms-norm",
     "raise-rope",
+    "select-commands",
     "specialize",
     "verify-legality",
 )
