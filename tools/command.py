@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 from npuc.tools.environment import NO_COLOR, PROGRESS
 
@@ -36,6 +36,15 @@ class Command(Protocol):
 
     def execute(self, arguments: argparse.Namespace) -> Outcome:
         """Do the work. Raises UserError for whatever the user caused."""
+        ...
+
+
+@runtime_checkable
+class RawCommand(Protocol):
+    """The module of a subcommand that parses its own arguments, because its engine does."""
+
+    def execute_words(self, words: Sequence[str]) -> Outcome:
+        """Do the work. Raises as `Command.execute`, and UsageError."""
         ...
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 import npuc
 from npuc.ir.errors import UserError
-from npuc.tools.command import ArgumentParser, Command, Outcome, UsageError, add_json
+from npuc.tools.command import ArgumentParser, Command, Outcome, RawCommand, UsageError, add_json
 from npuc.tools.environment import TRACEBACK, VARIABLES
 
 
@@ -28,18 +28,6 @@ class Entry(NamedTuple):
 
 
 GROUPS: dict[str, tuple[Entry, ...]] = {
-    "Compile and run": (
-        Entry("compile", "checkpoint → artifact"),
-        Entry("run", "generate text on the simulated NPU"),
-        Entry("verify", "logits and perplexity of an artifact against transformers"),
-        Entry("inspect", "what is in an artifact or a checkpoint"),
-    ),
-    "Programs": (
-        Entry("objdump", "disassemble a program"),
-        Entry("asm", "assemble a program"),
-        Entry("sim", "execute a program once, with hazard checks"),
-        Entry("profile", "cycles, utilization and a trace, from the timing model"),
-    ),
     "Compiler development": (
         Entry("opt", "run passes over an IR file"),
         Entry("passes", "list the passes"),
@@ -87,6 +75,8 @@ def execute(arguments: Sequence[str]) -> Outcome:
         hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(ENTRIES)}"
         raise UsageError(f"no subcommand {name!r}: {hint}", USAGE, "irc")
     command = load(name)
+    if isinstance(command, RawCommand):
+        return command.execute_words(arguments[1:])
     parser = ArgumentParser(f"irc {name}", (sys.modules[f"npuc.tools.commands.{name}"].__doc__ or "").strip())
     command.add_arguments(parser)
     add_json(parser)
@@ -100,6 +90,9 @@ def describe(error: BaseException) -> tuple[dict[str, str], int]:
     if isinstance(error, UserError):
         remedy = error.remedy
         return {"kind": error.kind, "message": error.message, "where": error.where, "remedy": remedy}, 1
+    if isinstance(error, OSError) and error.filename is not None:
+        message = (error.strerror or type(error).__name__).lower()
+        return {"kind": "file", "message": message, "where": str(error.filename), "remedy": ""}, 1
     if isinstance(error, KeyboardInterrupt):
         return {"kind": "interrupted", "message": "interrupted", "where": "", "remedy": ""}, 1
     message = " ".join(str(error).split())[:300]
@@ -111,11 +104,21 @@ def describe(error: BaseException) -> tuple[dict[str, str], int]:
     }, 1
 
 
+def translate(error: BaseException) -> BaseException:
+    """xDSL's errors as ours; it is only asked where xDSL has been imported anyway."""
+    if "xdsl" not in sys.modules:
+        return error
+    from npuc.ir.diagnostics import user_error
+
+    return user_error(error) or error
+
+
 def report(error: BaseException, as_json: bool) -> int:
     """Tell the user about an error; returns the exit status."""
-    found, status = describe(error)
     if TRACEBACK.value:
         traceback.print_exception(error)
+    error = translate(error)
+    found, status = describe(error)
     if as_json:
         print(json.dumps({"error": found}))
     elif isinstance(error, UsageError):
@@ -123,7 +126,8 @@ def report(error: BaseException, as_json: bool) -> int:
     else:
         where = f"{found['where']}: " if found["where"] else ""
         remedy = f" ({found['remedy']})" if found["remedy"] else ""
-        print(f"irc: error: {where}{found['message']}{remedy}", file=sys.stderr)
+        notes: list[str] = getattr(error, "__notes__", [])
+        print("\n".join([f"irc: error: {where}{found['message']}{remedy}", *notes]), file=sys.stderr)
     return status
 
 
