@@ -196,15 +196,15 @@ class View:
         return self.integer(f"{port}.base")
 
     def alignment(self, port: str) -> int:
-        """Greatest common divisor in bytes of base, contiguous run and the strides outside the run."""
+        """Greatest common divisor in bytes of base and the strides outside the contiguous run; 0 = any."""
         run = self.run(port)
-        found = gcd(self.base(port), self.bytes(port, run))
+        found = self.base(port)
         length = 1
         for d, n in self._inner(port):
             if length < run:
                 length *= n
             else:
-                found = gcd(found, self.stride(port, d))
+                found = gcd(found, abs(self.stride(port, d)))
         return found
 
     def first(self, port: str) -> int:
