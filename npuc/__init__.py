@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from npuc.ir.errors import UserError as UserError
+    from npuc.runtime.llm import LLM as LLM
+    from npuc.runtime.sampling import SamplingParams as SamplingParams
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "LLM": "npuc.runtime.llm",
+    "SamplingParams": "npuc.runtime.sampling",
     "UserError": "npuc.ir.errors",
 }
 

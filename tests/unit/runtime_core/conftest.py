@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from npuc.runtime.artifact import ArtifactWriter, program_file, rank_file
+from npuc.runtime.llm import LLM
 from npuc.runtime.manifest import (
     Cache,
     IoTensor,
@@ -128,5 +129,75 @@ def artifact_factory(tmp_path: Path, tiny_model: Path) -> Callable[..., Path]:
 
     def make(*buckets: Bucket, model: Path = tiny_model, vocab_size: int = 32, slots: int = 4) -> Path:
         return write_artifact(tmp_path / "made", model, buckets, vocab_size=vocab_size, slots=slots)
+
+    return make
+
+
+class FakeDevice:
+    """A device that runs transformers' own model over the tokens in each cache slot, checking every call.
+
+    Attributes:
+        calls: (program name, entry, valid row counts) of each run.
+    """
+
+    def __init__(self, model: Path, programs: Sequence[Program], vocab_size: int, slots: int = 4) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.programs = tuple(programs)
+        self.slots = slots
+        self.vocab_size = vocab_size
+        self.calls: list[tuple[str, str, tuple[int, ...]]] = []
+        self._model = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        self._cache: list[list[int]] = [[] for _ in range(slots)]
+
+    def forward(
+        self,
+        program: Program,
+        tokens: torch.Tensor,
+        slots: Sequence[int],
+        positions: Sequence[int],
+        valid: Sequence[int],
+        entry: str = "last",
+    ) -> torch.Tensor:
+        assert program in self.programs
+        assert tokens.shape == (program.batch, program.new_tokens)
+        assert tokens.dtype == torch.int32
+        assert len(slots) == len(positions) == len(valid) == program.batch
+        active = [slot for slot, count in zip(slots, valid, strict=True) if count]
+        assert len(set(active)) == len(active) > 0
+        self.calls.append((program.name, entry, tuple(valid)))
+        logits = torch.full((program.batch, program.new_tokens, self.vocab_size), torch.nan)
+        for row, (slot, position, count) in enumerate(zip(slots, positions, valid, strict=True)):
+            assert 0 <= slot < self.slots
+            if count:
+                assert count <= program.new_tokens
+                assert position + count <= program.length
+                assert position == 0 or program.kind != "prefill"
+                assert position <= len(self._cache[slot]), "the cache has a gap"
+                self._cache[slot][position:] = tokens[row, :count].tolist()
+                logits[row, :count] = self._logits(self._cache[slot])[position:]
+        if entry == "all":
+            return logits
+        last = torch.tensor([max(count - 1, 0) for count in valid])
+        return logits[torch.arange(program.batch), last]
+
+    @torch.no_grad()
+    def _logits(self, tokens: list[int]) -> torch.Tensor:
+        return self._model(torch.tensor([tokens])).logits[0]
+
+    def seconds(self, program: Program, entry: str = "last") -> float:
+        return 1.0 if program.kind == "decode" else 10.0
+
+
+@pytest.fixture
+def fake_llm(artifact_factory: Callable[..., Path], tiny_model: Path) -> Callable[..., LLM]:
+    """Makes an LLM of given buckets on the fake device (``llm.device``)."""
+
+    def make(*buckets: Bucket, model: Path = tiny_model, vocab_size: int = 32, slots: int = 4) -> LLM:
+        path = artifact_factory(*buckets, model=model, vocab_size=vocab_size, slots=slots)
+        programs = [program(bucket, vocab_size) for bucket in buckets]
+        return LLM(path, device=FakeDevice(model, programs, vocab_size, slots))
 
     return make
