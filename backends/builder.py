@@ -305,11 +305,11 @@ class _CommandBuilder:
         """The vector units, in hardware order."""
         if decl.field != "chain.op" or "chain.op" not in self.fields:
             fail(decl.position, f"units execute '{decl.field}'", "declare 'field chain.op[N] op' and use it")
-        for _, _, units in decl.groups:
-            for _, ops in units:
+        for group in decl.groups:
+            for _, ops in group.units:
                 for op in ops:
                     pick(CHAIN_OPS, op, "chain operation", decl.position)
-        return tuple(UnitGroup(name, narrow, units) for name, narrow, units in decl.groups)
+        return tuple(UnitGroup(g.name, g.narrow, g.units, g.source or decl.source) for g in decl.groups)
 
     def stage(self, decl: StageDecl) -> Stage:
         """Compile a stage."""
@@ -388,7 +388,7 @@ def build_command(decl: CommandDecl, parts: Parts) -> Command:
     units = [i for _, i in decl.items if isinstance(i, UnitsDecl)]
     return Command(
         decl.name, decl.kind, decl.doc, decl.opcode, format_, decl.queues, builder.fields, builder.ports,
-        limits, builder.units(units[0]) if units else (), units[0].source if units else "",
+        limits, builder.units(units[0]) if units else (),
         tuple(builder.stage(s) for s in unique(decl.stages, "stage").values()), texts,
         builder.number(decl.base) if decl.base else None, builder.number(decl.drain) if decl.drain else None,
         decl.base.text if decl.base else "0", decl.drain.text if decl.drain else "0",

@@ -142,11 +142,21 @@ class LimitDecl:
 
 
 @dataclass(frozen=True)
+class GroupDecl:
+    """``group NAME``: (unit, operations it executes); ``source`` is "" where that of the units holds."""
+
+    name: str
+    narrow: bool
+    source: str
+    units: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
 class UnitsDecl:
     """``units FIELD``: groups in hardware order; a group's units may run in any order, each once a pass."""
 
     field: str
-    groups: tuple[tuple[str, bool, tuple[tuple[str, tuple[str, ...]], ...]], ...]
+    groups: tuple[GroupDecl, ...]
     source: str
     position: Position
 
@@ -366,11 +376,13 @@ def _limit(node: _Node) -> LimitDecl:
     return LimitDecl(_expr(node.node(0)), condition, node.word(2), _cite(node.node(3)), node.position)
 
 
+def _group(node: _Node) -> GroupDecl:
+    units = tuple((unit.word(0), unit.words(1)) for unit in node.nodes() if unit.name == "unit")
+    return GroupDecl(node.word(0), node.has(1), _optional_cite(node, 2), units)
+
+
 def _units(node: _Node) -> UnitsDecl:
-    groups = tuple(
-        (group.word(0), group.has(1), tuple((unit.word(0), unit.words(1)) for unit in group.nodes()))
-        for group in node.nodes()[1:]
-    )
+    groups = tuple(_group(group) for group in node.nodes()[1:])
     return UnitsDecl(node.word(0), groups, _cite(node.node(1)), node.position)
 
 

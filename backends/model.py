@@ -182,6 +182,7 @@ class UnitGroup:
     name: str
     narrow: bool
     units: tuple[tuple[str, tuple[str, ...]], ...]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,6 @@ class Command:
     ports: Mapping[str, Port]
     limits: tuple[Limit, ...]
     units: tuple[UnitGroup, ...]
-    units_source: str
     stages: tuple[Stage, ...]
     lets: Mapping[str, str]
     base: Number | None
