@@ -15,7 +15,7 @@ from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
@@ -28,7 +28,8 @@ MAIN_ALIGNMENT = 256
 class AllocateBuffersPass(ModulePass):
     """Sets `address` of every `tile.alloc` and of every main-memory argument of an entry.
 
-    The module gets `npuc.memory`: base and bytes of the regions of main memory. A callee's buffers lie at
+    The module gets `npuc.memory`, base and bytes of the regions of main memory, a program gets `io`, address
+    and type of its inputs and outputs. A callee's buffers lie at
     the bottom of each memory; a caller's that are alive during the call lie above. Where a memory is too
     small for buffers with several copies, the function's are reduced to one copy each.
     """
@@ -40,7 +41,7 @@ class AllocateBuffersPass(ModulePass):
         machine = machine_of(self.target)
         found = programs(op)
         sizes = {"weights": _weight_bytes(machine, op), "cache": _cache_bytes(op)}
-        sizes["io"] = max((_io_bytes(machine, program) for program in found), default=0)
+        sizes["io"] = max((_io_offsets(machine, program)[1] for program in found), default=0)
         bases: dict[str, int] = {}
         base = 0
         for region in REGIONS:
@@ -90,19 +91,20 @@ def _cache_bytes(module: ModuleOp) -> int:
     return max(ends, default=0)
 
 
-def _arguments(machine: Machine, program: ModuleOp) -> Iterator[tuple[FuncOp, int, str, int]]:
-    """The entries' main-memory arguments: function, number, name, bytes."""
+def _arguments(machine: Machine, program: ModuleOp) -> Iterator[tuple[BlockArgument, str]]:
+    """The entries' main-memory arguments with their names; each entry has logits of its own."""
     for function in entries(program):
-        for number, argument in enumerate(function.body.block.args):
+        for argument in function.body.block.args:
             if isinstance(argument.type, MemRefType) and tile.memory_of(argument) == machine.main.name:
-                yield function, number, argument.name_hint or f"arg{number}", buffer_bytes(machine, argument)
+                name = argument.name_hint or f"arg{argument.index}"
+                yield argument, f"{name}_{function.sym_name.data}" if name == "logits" else name
 
 
 def _io_offsets(machine: Machine, program: ModuleOp) -> tuple[dict[str, int], int]:
     """Offset of each argument name in the io region, and the bytes of all."""
     sizes: dict[str, int] = {}
-    for _, _, name, size in _arguments(machine, program):
-        sizes[name] = max(sizes.get(name, 0), size)
+    for argument, name in _arguments(machine, program):
+        sizes[name] = max(sizes.get(name, 0), buffer_bytes(machine, argument))
     offsets: dict[str, int] = {}
     end = 0
     for name, size in sizes.items():
@@ -111,18 +113,20 @@ def _io_offsets(machine: Machine, program: ModuleOp) -> tuple[dict[str, int], in
     return offsets, end
 
 
-def _io_bytes(machine: Machine, program: ModuleOp) -> int:
-    return _io_offsets(machine, program)[1]
-
-
 def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
-    """Set the argument attribute `tile.address`; arguments of one name share their place."""
+    """Set the argument attribute `tile.address`, and the program's `io`: address and type by name."""
     offsets, _ = _io_offsets(machine, program)
-    for function, number, name, _ in _arguments(machine, program):
-        dictionaries = list(function.arg_attrs or [DictionaryAttr({})] * len(function.body.block.args))
+    io: dict[str, Attribute] = {}
+    for argument, name in _arguments(machine, program):
+        function = argument.block.parent_op()
+        assert isinstance(function, FuncOp)
         address = IntegerAttr(base + offsets[name], 64)
-        dictionaries[number] = DictionaryAttr({**dictionaries[number].data, "tile.address": address})
+        dictionaries = list(function.arg_attrs or [DictionaryAttr({})] * len(argument.block.args))
+        own = {**dictionaries[argument.index].data, "tile.address": address}
+        dictionaries[argument.index] = DictionaryAttr(own)
         function.arg_attrs = ArrayAttr(dictionaries)
+        io[name] = DictionaryAttr({"address": address, "type": argument.type})
+    program.attributes["io"] = DictionaryAttr(io)
 
 
 @dataclass

@@ -89,6 +89,7 @@ class _Function:
         self.addresses = program.addresses
         self.function = function
         self.is_entry = is_entry
+        self.origin = ("", "")
         self.code: list[Operation] = [LabelOp(function.sym_name.data)]
         frames = [program.frames[call.callee.string_value()] for call in calls_of(function)]
         first = max((frame.top for frame in frames), default=FIRST_REGISTER)
@@ -107,6 +108,7 @@ class _Function:
             self._block(self.function.body.block)
         except OutOfRegisters as error:
             raise PassFailedException(f"lower-to-npu: in @{name} {error}") from None
+        self.origin = ("", "")
         if self.is_entry:
             self.control("barrier", {})
         self.control("halt" if self.is_entry else "ret", {})
@@ -116,10 +118,11 @@ class _Function:
     def control(self, command: str, fields: dict[str, int]) -> None:
         """Append a command of the sequencer."""
         kept = {name: value for name, value in fields.items() if value or name in ("rd", "imm")}
-        self.code.append(CommandOp(Instruction(command, CONTROL, dict(kept))))
+        self.code.append(CommandOp(Instruction(command, CONTROL, dict(kept)), *self.origin))
 
     def _block(self, block: Block) -> None:
         for op in block.ops:
+            self.origin = (module_path(op), op.name)
             if isinstance(op, tile.PassOp | tile.CopyOp):
                 self._command(op)
             elif isinstance(op, tile.ForOp):
@@ -139,6 +142,7 @@ class _Function:
         counter = self.registers.atom(op.induction)
         self.control("loop", {"rd": counter, "count": tile.integer(op.count)})
         self._block(op.body.block)
+        self.origin = (module_path(op), op.name)
         for atom in atoms:
             register = self.registers.terms(((atom, 1),))
             self.control("mul", {"rd": register, "rs": register, "imm": -1})
@@ -154,7 +158,7 @@ class _Function:
             fields = {"rd": target, "rs": self.registers.terms(value.terms), "imm": value.constant}
             self.control("add", fields)
             self.registers.release()
-        self.code.append(CommandOp(Instruction("call", CONTROL, {"offset": name})))
+        self.code.append(CommandOp(Instruction("call", CONTROL, {"offset": name}), *self.origin))
 
     def _command(self, op: tile.PassOp | tile.CopyOp) -> None:
         choice = _text(op, "command"), _text(op, "queue")
@@ -180,7 +184,7 @@ class _Function:
         waits, signals = (_uses(op, name) for name in ("waits", "signals"))
         instruction = Instruction(plain.command, plain.queue, plain.fields, uses(waits), uses(signals))
         self._report(op, self.machine.check(instruction))
-        self.code.append(CommandOp(instruction, module_path(op), op.name))
+        self.code.append(CommandOp(instruction, *self.origin))
         self.registers.release()
 
     def _limit(self, command: str, name: str, limit: tile.Limit, indices: Sequence[SSAValue]) -> Address:

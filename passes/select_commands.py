@@ -18,6 +18,7 @@ from npuc.passes.command_fields import (
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
@@ -56,7 +57,7 @@ def instruction_of(
     return copy_instruction(machine, choice, op.spec, operands, limits)
 
 
-def module_path(op: tile.PassOp | tile.CopyOp) -> str:
+def module_path(op: Operation) -> str:
     """The checkpoint module an operation came from, "" if unknown."""
     module = op.attributes.get("module")
     return module.data if isinstance(module, StringAttr) else ""
