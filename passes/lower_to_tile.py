@@ -146,7 +146,7 @@ class _Context:
         hidden.result.name_hint = "hidden"
         for argument, original in zip(block.args, function.body.block.args, strict=False):
             argument.name_hint = original.name_hint
-        block.args[-1].name_hint = "logits"
+        block.args[-1].name_hint = f"logits_{function.sym_name.data}"
         block.add_ops(
             [
                 hidden,

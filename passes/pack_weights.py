@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import SlicedAttr
+from npuc.ir.tile import HostAttr, SlicedAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.assign_layouts import placement_of
@@ -82,7 +82,7 @@ class _Packer:
         for use in list(op.result.uses):
             recipe, packed_shape = self._recipe(use.operation, use.index, op.result, shape)
             packed = self._packed(symbol, graph.element_of(op.result), recipe, packed_shape, layers)
-            param = graph.ParamOp(packed.sym_name.data, op.result.type)  # pyright: ignore
+            param = graph.ParamOp(packed.sym_name.data, _placed_type(op.result))
             param.result.name_hint = op.result.name_hint
             block = op.parent_block()
             assert block is not None
@@ -236,6 +236,13 @@ def stationary_tiles(geometry: Geometry, rows: int, row_bytes: int) -> int:
             f"pack-weights: {unit} weight rows take {unit * row_bytes} bytes, half the stationary memory is {budget}"
         )
     return rows // max(fitting)
+
+
+def _placed_type(value: OpResult) -> TensorType[Attribute]:
+    """The type of a weight's value; a weight that is streamed from main memory is placed there."""
+    kind = value.type
+    assert isinstance(kind, TensorType)
+    return TensorType(kind.element_type, kind.get_shape(), placement_of(kind) or HostAttr())
 
 
 def _layers_by_callee(bucket: ModuleOp) -> dict[str, tuple[int, ...]]:
