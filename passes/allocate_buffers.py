@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from npuc.backends.machine import Machine
 from npuc.ir import tile
-from npuc.passes.algorithms.allocate import Buffer, DoesNotFit, Step, lifetimes, place_apart
+from npuc.passes.algorithms.allocate import Buffer, DoesNotFit, Step, lifetimes, place
 from npuc.passes.algorithms.regions import align
 from npuc.passes.command_fields import spare_bytes
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, entries, programs
@@ -22,6 +22,10 @@ from xdsl.utils.exceptions import PassFailedException
 REGIONS = ("weights", "cache", "io", "scratch")
 REGION_ALIGNMENT = 4096
 MAIN_ALIGNMENT = 256
+SLACKS = (64, 16, 4, 0)
+
+Frames = dict[str, dict[str, int]]
+"""Function → memory → bytes that it and its callees need."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class AllocateBuffersPass(ModulePass):
     The module gets `npuc.memory`, base and bytes of the regions of main memory, a program gets `io`, address
     and type of its inputs and outputs. A callee's buffers lie at
     the bottom of each memory; a caller's that are alive during the call lie above. Where a memory is too
-    small for buffers with several copies, the function's are reduced to one copy each.
+    small for buffers with several copies, they are reduced to one copy each.
     """
 
     name = "allocate-buffers"
@@ -50,10 +54,8 @@ class AllocateBuffersPass(ModulePass):
         scratch = 0
         for program in found:
             _place_arguments(machine, program, bases["io"])
-            allocator = _Allocator(machine, bases["scratch"])
-            for function in callees_first(program):
-                allocator.allocate(function)
-            scratch = max(scratch, allocator.peak(machine.main.name))
+            frames = _allocate(machine, program, bases["scratch"])
+            scratch = max(scratch, *(frame[machine.main.name] for frame in frames.values()))
         sizes["scratch"] = scratch
         total = bases["scratch"] + scratch
         if total > machine.main.size:
@@ -129,34 +131,40 @@ def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
     program.attributes["io"] = DictionaryAttr(io)
 
 
+def _allocate(machine: Machine, program: ModuleOp, scratch: int) -> Frames:
+    """Place a program's buffers with as much slack as fits, with single copies if nothing else does."""
+    functions = callees_first(program)
+    for slack in SLACKS:
+        allocator = _Allocator(machine, scratch, slack)
+        try:
+            for function in functions:
+                allocator.place(function)
+            return allocator.frames
+        except DoesNotFit:
+            continue
+    allocator = _Allocator(machine, scratch, 0)
+    for function in functions:
+        for op in function.walk():
+            op.attributes.pop("copies", None)
+        try:
+            allocator.place(function)
+        except DoesNotFit as error:
+            raise PassFailedException(f"allocate-buffers: {error} (in @{function.sym_name.data})") from None
+    return allocator.frames
+
+
 @dataclass
 class _Allocator:
-    """Places the buffers of one program's functions; ``frames`` is what each needs per memory."""
+    """Places the buffers of a program, function by function, callees first."""
 
     machine: Machine
     scratch: int
-    frames: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    slack: int
+    frames: Frames = field(default_factory=dict[str, dict[str, int]])
 
-    def peak(self, memory: str) -> int:
-        """The largest frame in a memory."""
-        return max((frame.get(memory, 0) for frame in self.frames.values()), default=0)
-
-    def allocate(self, function: FuncOp) -> None:
-        """Set the addresses of a function whose callees are done."""
+    def place(self, function: FuncOp) -> None:
+        """Set the addresses of a function whose callees are done; raises DoesNotFit."""
         allocs = [op for op in function.walk() if isinstance(op, tile.AllocOp)]
-        try:
-            self._place(function, allocs)
-        except DoesNotFit:
-            for alloc in allocs:
-                alloc.attributes.pop("copies", None)
-            try:
-                self._place(function, allocs)
-            except DoesNotFit as error:
-                raise PassFailedException(
-                    f"allocate-buffers: {error} (in @{function.sym_name.data})"
-                ) from None
-
-    def _place(self, function: FuncOp, allocs: Sequence[tile.AllocOp]) -> None:
         names = {op: f"{op.result.name_hint or 'buffer'}#{number}" for number, op in enumerate(allocs)}
         calls = {op: f"@{op.callee.string_value()}#{number}" for number, op in enumerate(calls_of(function))}
         roots = {op.result: name for op, name in names.items()}
@@ -175,7 +183,7 @@ class _Allocator:
                 callee = self.frames[call.callee.string_value()]
                 buffers.append(Buffer(key, callee[memory.name], live.steps[key], address=0))
             capacity = memory.size - (self.scratch if memory.main else spare_bytes(memory))
-            placed = place_apart(buffers, memory.name, capacity)
+            placed = place(buffers, memory.name, capacity, self.slack)
             for name, op in own.items():
                 base = self.scratch if memory.main else 0
                 op.attributes["address"] = IntegerAttr(base + placed[name], 64)

@@ -9,7 +9,7 @@ which the one with the lowest peak wins.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 REPORTED_BUFFERS = 5
@@ -142,12 +142,20 @@ class DoesNotFit(Exception):
         )
 
 
-def place(buffers: Sequence[Buffer], memory: str, capacity: int) -> dict[str, int]:
+def place(buffers: Sequence[Buffer], memory: str, capacity: int, slack: int = 0) -> dict[str, int]:
     """Addresses by buffer name, with the lowest peak found.
+
+    Args:
+        buffers: what to place.
+        memory, capacity: for the error; the bytes there are.
+        slack: program points for which a buffer's bytes are not used again after its last use. Memory that
+            is reused at once orders otherwise independent commands.
 
     Raises:
         DoesNotFit: no order tried keeps the peak within ``capacity``.
     """
+    if slack:
+        buffers = [replace(b, live=Interval(b.live.start, b.live.stop + slack)) for b in buffers]
     orders: list[Callable[[Buffer], tuple[int, ...]]] = [
         lambda b: (-b.size, b.live.start),
         lambda b: (-b.size * (b.live.stop - b.live.start), b.live.start),
@@ -158,26 +166,6 @@ def place(buffers: Sequence[Buffer], memory: str, capacity: int) -> dict[str, in
     if _peak(buffers, best) > capacity:
         raise _does_not_fit(buffers, best, memory, capacity)
     return best
-
-
-def place_apart(
-    buffers: Sequence[Buffer], memory: str, capacity: int, slacks: Sequence[int] = (64, 16, 4, 1)
-) -> dict[str, int]:
-    """Like ``place``, but reuses memory as late as the capacity allows.
-
-    Memory that is reused at once orders otherwise independent commands. Lifetimes are stretched by each
-    number of program points in turn until everything fits.
-    """
-    for slack in slacks:
-        stretched = [
-            Buffer(b.name, b.size, Interval(b.live.start, b.live.stop + slack), b.alignment, b.address)
-            for b in buffers
-        ]
-        try:
-            return place(stretched, memory, capacity)
-        except DoesNotFit:
-            continue
-    return place(buffers, memory, capacity)
 
 
 def _place_in_order(buffers: Iterable[Buffer]) -> dict[str, int]:
