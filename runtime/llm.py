@@ -105,6 +105,15 @@ class LLM:
             raise
 
     @cached_property
+    def start_token(self) -> int:
+        """A token to start a sequence of nothing with: beginning or end of sequence, or else 0."""
+        for key in ("bos_token_id", "eos_token_id"):
+            token = self.generation_config.get(key, self._config.get(key))
+            if type(token) is int and 0 <= token < self.artifact.manifest.vocab_size:
+                return token
+        return 0
+
+    @cached_property
     def end_tokens(self) -> frozenset[int]:
         """The end-of-sequence tokens of the generation configuration, or else of the configuration."""
         tokens = self.generation_config.get("eos_token_id", self._config.get("eos_token_id"))
