@@ -21,6 +21,7 @@ from npuc.runtime.verify import (
     reference_perplexity,
     verify,
 )
+from transformers import LlamaForCausalLM
 
 Make = Callable[..., LLM]
 
