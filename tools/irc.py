@@ -28,6 +28,14 @@ class Entry(NamedTuple):
 
 
 GROUPS: dict[str, tuple[Entry, ...]] = {
+    "Compile and run": (
+        Entry("compile", "checkpoint → artifact"),
+        Entry("inspect", "what is in an artifact or a checkpoint"),
+    ),
+    "Programs": (
+        Entry("objdump", "disassemble a program"),
+        Entry("asm", "assemble a program"),
+    ),
     "Compiler development": (
         Entry("opt", "run passes over an IR file"),
         Entry("passes", "list the passes"),

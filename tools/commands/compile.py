@@ -1,0 +1,140 @@
+"""Compile a checkpoint to an artifact: a directory of programs and weights for one NPU.
+
+MODEL is a Hugging Face directory or hub id. With --compile-to the IR after that phase is printed (or written
+to -o FILE) instead; it may be edited and compiled further with --compile-from.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npuc.ir.errors import UserError
+from npuc.passes.buckets import EXAMPLE, KINDS, SPELLING, Bucket, parse_buckets
+from npuc.tools.command import Outcome, UsageError, duration, progress_bar, size, table
+
+if TYPE_CHECKING:
+    from npuc.passes.compile import Compilation
+
+PHASES = ("import", "optimize", "quantize", "specialize", "partition", "layout", "tile", "schedule", "emit")
+
+
+def _bucket_list(kind: str, text: str) -> tuple[Bucket, ...]:
+    """A flag's buckets; what is wrong with them is a usage error."""
+    try:
+        return parse_buckets(kind, text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(f"{error.message} ({error.remedy})") from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `irc compile`."""
+    parser.add_argument("model", metavar="MODEL", help="directory of the checkpoint, or hub id")
+    parser.add_argument("-t", "--target", required=True, help="the NPU: see irc targets; or a .npu file")
+    parser.add_argument("-o", "--output", type=Path, help="directory of the artifact (of the IR: file)")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument("--local-files-only", action="store_true", help="download nothing")
+    numbers = parser.add_argument_group("what to compile for")
+    numbers.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and activations"
+    )
+    for kind in KINDS:
+        numbers.add_argument(
+            f"--{kind}-buckets",
+            type=partial(_bucket_list, kind),
+            default=(),
+            metavar=f"{SPELLING[kind]},…",
+            help=f"shapes of the {kind} programs, e.g. {EXAMPLE[kind]}",
+        )
+    numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
+    phases = parser.add_argument_group("phases", ", ".join(PHASES))
+    phases.add_argument(
+        "--compile-to", choices=PHASES, default="emit", metavar="PHASE", help="stop after PHASE"
+    )
+    phases.add_argument("--compile-from", type=Path, metavar="FILE.mlir", help="go on from an IR file")
+    phases.add_argument(
+        "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
+    )
+    phases.add_argument("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    """Compile."""
+    final = arguments.compile_to == "emit"
+    if final and arguments.output is None:
+        raise UsageError(
+            "the following arguments are required: -o/--output", "usage: irc compile …", "irc compile"
+        )
+    return _artifact(arguments) if final else _ir(arguments)
+
+
+def _compilation(arguments: argparse.Namespace, progress: Callable[[str], None]) -> Compilation:
+    from npuc.passes.compile import Compilation
+
+    return Compilation(
+        model=arguments.model,
+        target=arguments.target,
+        buckets=(*arguments.prefill_buckets, *arguments.decode_buckets, *arguments.extend_buckets),
+        dtype=arguments.dtype,
+        max_context=arguments.max_context,
+        revision=arguments.revision,
+        local_files_only=arguments.local_files_only,
+        compile_to=arguments.compile_to,
+        compile_from=arguments.compile_from,
+        dump_dir=arguments.dump_compilation_phases_to,
+        print_after_all=arguments.mlir_print_ir_after_all,
+        progress=progress,
+    )
+
+
+def _artifact(arguments: argparse.Namespace) -> Outcome:
+    with progress_bar(not arguments.json) as bar:
+        from npuc.passes.compile import compile_model
+
+        def phase(name: str) -> None:
+            bar(name, PHASES.index(name) / len(PHASES))
+
+        found = compile_model(_compilation(arguments, phase), arguments.output)
+    return Outcome(found, summary(found))
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The result of a compile for people."""
+    phases = [[f"  {p['name']}", duration(p["seconds"])] for p in found["phases"] if p["seconds"] >= 1e-3]
+    programs = [[f"  {p['name']}", size(p["bytes"])] for p in found["programs"]]
+    return "\n".join(
+        [
+            f"{found['artifact']}: {len(programs)} programs, weights {size(found['weight_bytes'])}, "
+            f"in {duration(found['seconds'])} with {size(found['peak_rss_bytes'])} of memory",
+            "",
+            "Phases:",
+            table(phases),
+            "",
+            "Programs:",
+            table(programs),
+            "",
+            f"Next: irc run {found['artifact']} --prompt '…'",
+        ]
+    )
+
+
+def _ir(arguments: argparse.Namespace) -> Outcome:
+    """Compile up to a phase before the last and print the IR."""
+    with progress_bar(not arguments.json) as bar:
+        from npuc.ir.printing import print_ir
+
+        def phase(name: str) -> None:
+            bar(name, PHASES.index(name) / len(PHASES))
+
+        compilation = _compilation(arguments, phase)
+        module, _ = compilation.lowered()
+        text = print_ir(module)
+    phases = [{"name": p.name, "seconds": p.seconds} for p in compilation.phases]
+    data: dict[str, object] = {"phase": arguments.compile_to, "phases": phases}
+    if arguments.output is None:
+        return Outcome({**data, "text": text}, text.rstrip("\n"))
+    arguments.output.write_text(text, encoding="utf-8")
+    return Outcome({**data, "file": str(arguments.output)})
