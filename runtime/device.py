@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from npuc.runtime.manifest import Program
+from npuc.backends.elf import parse_program
+from npuc.runtime.artifact import Artifact
+from npuc.runtime.element_types import element_type
+from npuc.runtime.manifest import Program, Region, WeightPlacement
+from npuc.runtime.weights import PIECE_BYTES, WeightFile
 
 
 class Row(NamedTuple):
@@ -78,3 +82,127 @@ def run_rows(device: Device, program: Program, rows: Sequence[Row], entry: str =
     positions = [row.position for row in rows] + unused
     valid = [len(row.tokens) for row in rows] + unused
     return device.forward(program, tokens, slots, positions, valid, entry)
+
+
+def parameters(rows: Sequence[Sequence[int]], rank: int = 0) -> list[int]:
+    """The runtime parameters of a program: the rank, then per row slot, position, valid, last and end.
+
+    Args:
+        rows: each row's slot, position and valid.
+        rank: of the core that runs it.
+    """
+    result = [rank]
+    for slot, position, valid in rows:
+        result += [slot, position, valid, max(valid - 1, 0), position + valid]
+    return result
+
+
+def upload(
+    weights: WeightFile, placement: WeightPlacement, write: Callable[[int, torch.Tensor], None]
+) -> None:
+    """Writes a tensor to main memory, layer by layer where they lie apart, a few megabytes at a time.
+
+    Raises:
+        UserError: ``damaged-weights`` when its CRC differs, after it was written.
+    """
+    layer_bytes, position = weights.tensors[placement.name].bytes // placement.count, 0
+    for piece in weights.pieces(placement.name):
+        while len(piece):
+            layer, inside = divmod(position, layer_bytes)
+            part, piece = piece[: layer_bytes - inside], piece[layer_bytes - inside :]
+            write(placement.address + layer * placement.stride + inside, part)
+            position += len(part)
+
+
+class SimulatorDevice:
+    """The simulator of an artifact's target, with its weights; caches start zero, programs load when run.
+
+    Args:
+        artifact: opened.
+
+    Raises:
+        UserError: for damaged weights or an unknown target.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        from npuc.passes.target_option import machine_of
+        from npuc.runtime.simulator import Simulator
+
+        self._artifact = artifact
+        self.manifest = artifact.manifest
+        end = max(region.end for region in self.manifest.memory.values())
+        self.simulator = Simulator(machine_of(self.manifest.target), end)
+        weights = artifact.weights()
+        for placement in self.manifest.weights[0].tensors:
+            upload(weights, placement, self.simulator.write)
+        self._zero(self.manifest.memory["cache"])
+        self._loaded: dict[str, Any] = {}
+        self._seconds: dict[tuple[str, str], float] = {}
+
+    def _zero(self, region: Region) -> None:
+        for start in range(region.base, region.end, PIECE_BYTES):
+            count = min(PIECE_BYTES, region.end - start)
+            self.simulator.write(start, torch.zeros(count, dtype=torch.uint8))
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        """The programs of the artifact."""
+        return self.manifest.programs
+
+    @property
+    def slots(self) -> int:
+        """How many sequences the caches hold."""
+        return self.manifest.slots
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of logits of a position."""
+        return self.manifest.vocab_size
+
+    def load(self, program: Program) -> Any:
+        """The decoded program.
+
+        Raises:
+            UserError: when its file is damaged.
+        """
+        if program.name not in self._loaded:
+            data = self._artifact.read_file(program.file)
+            elf = parse_program(data, str(self._artifact.path / program.file))
+            self._loaded[program.name] = self.simulator.load(elf)
+        return self._loaded[program.name]
+
+    def forward(
+        self,
+        program: Program,
+        tokens: torch.Tensor,
+        slots: Sequence[int],
+        positions: Sequence[int],
+        valid: Sequence[int],
+        entry: str = "last",
+    ) -> torch.Tensor:
+        """See :meth:`Device.forward`."""
+        self._write_input(program, "tokens", tokens)
+        if "positions" in program.io:
+            steps = torch.arange(program.new_tokens, dtype=torch.int32)
+            self._write_input(
+                program, "positions", torch.tensor(positions, dtype=torch.int32)[:, None] + steps
+            )
+        rows = list(zip(slots, positions, valid, strict=True))
+        self.simulator.run(self.load(program), entry, parameters(rows))
+        out = program.io[f"logits_{entry}"]
+        found = self.simulator.read(out.address, out.shape, element_type(out.type).torch_type)
+        logits = found[:, : self.vocab_size].float()
+        return logits if entry == "last" else logits.reshape(program.batch, program.new_tokens, -1)
+
+    def _write_input(self, program: Program, name: str, tensor: torch.Tensor) -> None:
+        place = program.io[name]
+        self.simulator.write(
+            place.address, tensor.to(element_type(place.type).torch_type).reshape(place.shape)
+        )
+
+    def seconds(self, program: Program, entry: str = "last") -> float:
+        """See :meth:`Device.seconds`; each program is timed once, whatever its rows."""
+        key = (program.name, entry)
+        if key not in self._seconds:
+            self._seconds[key] = self._timed(program, entry)
+        return self._seconds[key]

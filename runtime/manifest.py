@@ -271,7 +271,11 @@ def _check_numbers(manifest: Manifest) -> None:
         if getattr(manifest, name) < 1:
             raise _inconsistent(f"{name} is {getattr(manifest, name)}")
     ranks = manifest.parallel.tensor_parallel
-    if ranks < 1 or [w.rank for w in manifest.weights] != list(range(ranks)):
+    if (
+        ranks < 1
+        or len(manifest.weights) != ranks
+        or any(w.rank != i for i, w in enumerate(manifest.weights))
+    ):
         raise _inconsistent(f"{ranks} ranks with weights of ranks {[w.rank for w in manifest.weights]}")
     element_type(manifest.dtype)
 
