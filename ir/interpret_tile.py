@@ -12,6 +12,7 @@ from math import prod
 
 import torch
 from npuc.ir import commands, tile
+from npuc.ir.command_spec import BIT_TYPES
 from npuc.ir.commands import At, Bound, CopyKernel, PassKernel
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Runtime
@@ -82,7 +83,13 @@ def _given(tensor: Tensor, value: SSAValue, number: int) -> Tensor:
     if tensor.numel() != count or tensor.dtype != dtype or not tensor.is_contiguous():
         found = f"{tensor.numel()} elements of {tensor.dtype}"
         raise UserError("bad-arguments", f"argument {number} has {found}, expected {count} of {dtype}")
-    return tensor.view(-1)
+    return _own_storage(tensor)
+
+
+def _own_storage(tensor: Tensor) -> Tensor:
+    """The tensor's elements, shared, in a storage that begins with them: kernels count from there."""
+    flat = tensor.view(-1)
+    return torch.from_numpy(flat.view(BIT_TYPES[flat.itemsize]).numpy()).view(flat.dtype)
 
 
 def poisoned(count: int, dtype: torch.dtype) -> Tensor:
@@ -129,10 +136,10 @@ class _Interpreter:
                 return poisoned(prod(kind.get_shape()), commands.torch_type(str(kind.element_type)))
             case tile.WeightOp():
                 layer = None if op.layer is None else _index(values, op.layer)
-                return self.memory.weight(op.symbol.string_value(), layer).view(-1)
+                return _own_storage(self.memory.weight(op.symbol.string_value(), layer))
             case tile.CacheSlotOp():
                 cache = self.memory.caches[op.symbol.string_value(), op.part.data]
-                return cache[_index(values, op.layer), _index(values, op.slot)].view(-1)
+                return _own_storage(cache[_index(values, op.layer), _index(values, op.slot)])
             case tile.ConstantOp():
                 return tile.integer(op.value)
             case tile.RuntimeOp():
