@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from npuc.frontends.aten_elementwise import as_type
+from npuc.frontends.aten_elementwise import as_type, map_flat
 from npuc.frontends.fx_import import Flat, FxImporter, Result, Value, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
@@ -116,9 +116,9 @@ def lower_softmax(imp: FxImporter, node: Node) -> SSAValue:
     return imp.emit(graph.SoftmaxOp(value, int(node.args[1])))  # pyright: ignore
 
 
-def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[SSAValue, list[SSAValue | None], Any]:
+def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[Value, list[SSAValue | None], Any]:
     """The input, the optional vectors and eps of a norm over the last dimension."""
-    value = imp.value(node.args[0])
+    value = imp.raw(node.args[0])
     if len(node.args[1]) != 1:  # pyright: ignore
         raise imp.unsupported("a normalization over several dimensions")
     rest = (*node.args[2:], *(None,) * 3)
@@ -127,19 +127,20 @@ def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[SSAValue, 
 
 
 @lowers("aten.layer_norm.default")
-def lower_layer_norm(imp: FxImporter, node: Node) -> SSAValue:
+def lower_layer_norm(imp: FxImporter, node: Node) -> Value:
     value, (weight, bias), eps = _norm_arguments(imp, node, 2)
-    return imp.emit(graph.LayerNormOp(value, weight, bias, 1e-5 if eps is None else float(eps)))
+    eps = 1e-5 if eps is None else float(eps)
+    return map_flat(imp, value, lambda x: imp.emit(graph.LayerNormOp(x, weight, bias, eps)))
 
 
 @lowers("aten.rms_norm.default")
-def lower_rms_norm(imp: FxImporter, node: Node) -> SSAValue:
+def lower_rms_norm(imp: FxImporter, node: Node) -> Value:
     value, (weight,), eps = _norm_arguments(imp, node, 1)
     if weight is None:
-        one = imp.scalar(1.0, element_of(value))
-        weight = imp.broadcast(one, shape_of(value)[-1:])
+        one = imp.scalar(1.0, imp.element(node))
+        weight = imp.broadcast(one, [imp.size(node.meta["val"].shape[-1])])
     eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else float(eps)
-    return imp.emit(graph.RmsNormOp(value, weight, eps))
+    return map_flat(imp, value, lambda x: imp.emit(graph.RmsNormOp(x, weight, eps)))
 
 
 @lowers("npuc.kv_update.default")

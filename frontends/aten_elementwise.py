@@ -210,6 +210,16 @@ def lower_cast(imp: FxImporter, node: Node) -> Value:
     return map_flat(imp, imp.raw(node.args[0]), lambda x: as_type(imp, x, imp.element(node)))
 
 
+@lowers("aten.expm1.default", "aten.log1p.default")
+def lower_shifted(imp: FxImporter, node: Node) -> SSAValue:
+    """exp(x) − 1 and log(1 + x)."""
+    x = imp.value(node.args[0])
+    one = imp.scalar(1.0, element_of(x))
+    if _mnemonic(node) == "expm1":
+        return imp.emit(graph.binary("sub", imp.emit(graph.unary("exp", x)), one))
+    return imp.emit(graph.unary("log", imp.emit(graph.binary("add", one, x))))
+
+
 @lowers("aten.softplus.default")
 def lower_softplus(imp: FxImporter, node: Node) -> SSAValue:
     """log(1 + exp(x)) as max(x, 0) + log(1 + exp(−|x|)), which cannot overflow."""

@@ -212,6 +212,28 @@ def lower_full(imp: FxImporter, node: Node) -> SSAValue:
     return imp.broadcast(imp.scalar(fill, imp.element(node)), imp.sizes(node))
 
 
+@lowers("aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default")
+def lower_empty(imp: FxImporter, node: Node) -> SSAValue:
+    """Uninitialized memory, which the model is about to overwrite: zeros."""
+    return imp.broadcast(imp.scalar(0, imp.element(node)), imp.sizes(node))
+
+
+@lowers("aten.slice_scatter.default")
+def lower_slice_scatter(imp: FxImporter, node: Node) -> SSAValue:
+    """``value`` with ``value[…, start:stop, …]`` replaced."""
+    value, part = imp.value(node.args[0]), imp.value(node.args[1])
+    dim, start, stop, step = (*node.args[2:], *(None,) * 4)[:4]
+    dim = int(dim or 0) % len(shape_of(value))  # pyright: ignore
+    size = shape_of(value)[dim]
+    a, b = _bound(imp, start, size, 0), _bound(imp, stop, size, torch.iinfo(torch.int64).max)
+    if step not in (None, 1):
+        raise imp.unsupported(f"writing a slice of step {step}")
+    before = [cut(imp, value, dim, 0, a)] if a else []
+    after = [cut(imp, value, dim, b, -1)] if b not in (-1, size) else []
+    parts = [*before, imp.cast(part, element_of(value)), *after]
+    return parts[0] if len(parts) == 1 else imp.emit(graph.ConcatOp(parts, dim))
+
+
 @lowers("aten.arange.start_step", "aten.arange.default", "aten.arange.start")
 def lower_arange(imp: FxImporter, node: Node) -> SSAValue:
     name = str(node.target).split(".")[2]

@@ -34,9 +34,11 @@ class LayerKind:
         index: the layer that is traced.
         spec: tree of the arguments; ``leaves`` has None where a tensor goes.
         inputs: the tensors of the traced call.
-        carried: for each tensor result, the position of the input it replaces.
-        out_spec: tree of the results; ``out_leaves`` has None where a tensor goes.
+        outputs: which tensor results continue: those that replace an input.
+        carried: for each of them, the position of that input.
+        out_spec: tree of the results; ``out_leaves`` has None where no tensor continues.
         cache: (heads, key size, value size, dtype) when the layer updates a cache.
+        attentions: calls of the attention interface.
     """
 
     name: str
@@ -46,10 +48,12 @@ class LayerKind:
     spec: pytree.TreeSpec
     leaves: list[Any]
     inputs: list[Tensor]
+    outputs: list[int] = field(default_factory=list)
     carried: list[int] = field(default_factory=list)
     out_spec: pytree.TreeSpec | None = None
     out_leaves: list[Any] = field(default_factory=list)
     cache: tuple[int, int, int, torch.dtype] | None = None
+    attentions: int = 0
     members: list[int] = field(default_factory=list)
 
     def arguments(self, tensors: Sequence[Tensor], cache: Cache) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -228,10 +232,15 @@ class Layers:
 
     def _first_call(self, kind: LayerKind, args: Any, kwargs: Any) -> None:
         """Runs the layer to learn what it returns and whether it has a cache."""
-        seen = len(STATE.updates)
+        seen, attentions = len(STATE.updates), STATE.attentions
         out = type(kind.module).forward(kind.module, *args, **kwargs)
-        kind.out_leaves, results, kind.out_spec = _split(out)
-        kind.carried = _match(kind, results)
+        kind.attentions = STATE.attentions - attentions
+        leaves, results, kind.out_spec = _split(out)
+        _match(kind, results)
+        order = iter(range(len(results)))
+        kind.out_leaves = [
+            (_TENSOR if next(order) in kind.outputs else None) if leaf is _TENSOR else leaf for leaf in leaves
+        ]
         updates = STATE.updates[seen:]
         where = kind.path.format(kind.index)
         if len(updates) > 1 or any(update[0] != kind.index for update in updates):
@@ -250,19 +259,23 @@ def _inputs(args: Any, kwargs: Any) -> tuple[list[Any], list[Tensor], pytree.Tre
     return leaves, tensors if STATE.positions is None else [*tensors, STATE.positions], spec
 
 
-def _match(kind: LayerKind, results: Sequence[Tensor]) -> list[int]:
-    """For each result the first input of the same type that no other result replaces."""
-    carried: list[int] = []
-    for result in results:
+def _match(kind: LayerKind, results: Sequence[Tensor]) -> None:
+    """Finds for each result the first input of the same type that no other result replaces.
+
+    Other results (attention weights, which some layers return unasked) are dropped; a model that
+    uses one finds None.
+    """
+    for output, result in enumerate(results):
         for i, value in enumerate(kind.inputs):
-            if i not in carried and value.shape == result.shape and value.dtype == result.dtype:
-                carried.append(i)
+            if i not in kind.carried and value.shape == result.shape and value.dtype == result.dtype:
+                kind.outputs.append(output)
+                kind.carried.append(i)
                 break
-        else:
-            raise UserError(
-                "unsupported-layer",
-                f"a result of the layer is {result.dtype}{list(result.shape)}, which none of its inputs is",
-                where=kind.path.format(kind.index),
-                remedy="only layers that replace their inputs can be repeated",
-            )
-    return carried
+    if not kind.carried:
+        found = ", ".join(f"{r.dtype}{list(r.shape)}" for r in results) or "no tensor"
+        raise UserError(
+            "unsupported-layer",
+            f"the layer returns {found}, which replaces none of its inputs",
+            where=kind.path.format(kind.index),
+            remedy="only layers that replace their inputs can be repeated",
+        )

@@ -6,6 +6,7 @@ non-persistent buffers are computed by the model's own ``_init_weights``. Nothin
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 from npuc.frontends.layer_kinds import LayerKind, Layers
-from npuc.frontends.trace_ops import IMPLEMENTATION, TraceCache, TraceState, tracing
+from npuc.frontends.trace_ops import IMPLEMENTATION, TraceCache, additive_masks, tracing
 from npuc.ir.errors import UserError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -78,14 +79,18 @@ def model_class(config: Any) -> type[Any]:
     )
 
 
-def build_model(config: Any, dtype: torch.dtype) -> tuple[nn.Module, set[str]]:
+def build_model(config: Any, dtype: torch.dtype, attention: str) -> tuple[nn.Module, set[str]]:
     """The model with fake parameters and real non-persistent buffers.
+
+    Args:
+        attention: the name of transformers' attention implementation.
 
     Returns:
         The model, and the names of buffers that ``_init_weights`` did not fill.
     """
+    options = {"attn_implementation": attention, "experts_implementation": IMPLEMENTATION}
     with torch.device("meta"):
-        model = model_class(config)._from_config(config, dtype=dtype, attn_implementation=IMPLEMENTATION)
+        model = model_class(config)._from_config(config, dtype=dtype, **options)
     model.eval()
     model.tie_weights()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -130,7 +135,7 @@ class _Main(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, probe: Tensor) -> Tensor:
         optional: dict[str, Any] = {"position_ids": positions, "use_cache": True}
         given = {k: v for k, v in optional.items() if k in self.parameters_of_forward}
-        with tracing(TraceState(positions, probe.shape[0])):
+        with tracing(positions, probe.shape[0]):
             return self.model(input_ids=tokens, past_key_values=TraceCache(), **given).logits
 
 
@@ -145,10 +150,11 @@ class _Body(nn.Module):
 
     def forward(self, probe: Tensor, *tensors: Tensor) -> list[Tensor]:
         positions = tensors[-1] if self.has_positions else None
-        with tracing(TraceState(positions, probe.shape[0])):
+        with tracing(positions, probe.shape[0]):
             args, kwargs = self.kind.arguments(tensors, TraceCache())
             out = self.layer(*args, **kwargs)
-        return [x for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, Tensor)]
+        results = [x for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, Tensor)]
+        return [results[i] for i in self.kind.outputs]
 
 
 @contextmanager
@@ -193,39 +199,68 @@ def _export(wrapper: nn.Module, inputs: list[Tensor], where: str) -> ExportedPro
     names = list(inspect.signature(wrapper.forward).parameters)
     variadic = len(names) < len(inputs)
     dynamic = {names[0]: shapes[0], names[1]: tuple(shapes[1:])} if variadic else tuple(shapes)
+    with _reporting(where), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(wrapper, tuple(inputs), dynamic_shapes=dynamic, strict=False)
+        return program.run_decompositions(table)
+
+
+@contextmanager
+def _reporting(where: str) -> Iterator[None]:
+    """Turns whatever a model or torch.export raises into one error that the user sees."""
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(wrapper, tuple(inputs), dynamic_shapes=dynamic, strict=False)
-            return program.run_decompositions(table)
-    except UserError:
+        yield
+    except (UserError, _Bypassed):
         raise
     except Exception as error:
-        text = str(error).strip().splitlines()
+        text = " ".join(str(error).split())
         raise UserError(
             "export-failed",
-            f"torch.export cannot trace the model: {type(error).__name__}: {text[0] if text else ''}",
+            f"the model cannot be traced: {type(error).__name__}: {text[:200]}",
             where=where,
-            remedy="the traceback is in the error's cause",
+            remedy="the architecture is not supported; the cause holds the traceback",
         ) from error
+
+
+class _Bypassed(Exception):
+    """The model computes attention itself instead of calling the attention interface."""
 
 
 def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
     """Traces a causal language model: its layers' kinds, each kind's body, and the rest.
 
+    Models that do not use transformers' attention interface are traced with their own attention, as
+    ordinary operations.
+
     Raises:
         UserError: when the architecture is unknown or cannot be exported.
     """
-    model, missing = build_model(config, dtype)
+    try:
+        return _trace(copy.deepcopy(config), dtype, IMPLEMENTATION)
+    except _Bypassed:
+        with additive_masks():
+            return _trace(copy.deepcopy(config), dtype, "eager")
+
+
+def _trace(config: Any, dtype: torch.dtype, attention: str) -> TracedModel:
+    where = model_class(config).__name__
+    with _reporting(where):
+        try:
+            model, missing = build_model(config, dtype, attention)
+        except (KeyError, ValueError) as error:
+            if attention != IMPLEMENTATION or IMPLEMENTATION not in str(error):
+                raise
+            raise _Bypassed from error
     layers = Layers(model, config)
     main = _Main(model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         tokens = torch.zeros(_sizes("batch", "seq"), dtype=torch.int64)
         inputs = [tokens, torch.zeros_like(tokens), torch.zeros(_sizes("ctx"), dtype=torch.int64)]
-        with torch.no_grad(), _restored(model), layers.discovering():
+        with _reporting(where), torch.no_grad(), _restored(model), layers.discovering():
             main(*inputs)
-    where = type(model).__name__
+    if attention == IMPLEMENTATION and any(k.cache and not k.attentions for k in layers.kinds):
+        raise _Bypassed
     with _restored(model), _marking_head(model), layers.opaque():
         outer = TracedGraph(_export(main, inputs, where), "", "model")
     bodies: dict[str, TracedGraph] = {}

@@ -7,7 +7,7 @@ They have shapes (fake implementations) and no kernels: they are never executed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,8 @@ import torch
 from npuc.ir.errors import UserError
 from torch import Tensor
 from transformers import AttentionInterface, Cache
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.integrations.moe import ExpertsInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 IMPLEMENTATION = "npuc"
 
@@ -26,6 +27,7 @@ _LIBRARY.define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float softcap) -> Tensor"
 )
 _LIBRARY.define("select_rows(Tensor x) -> Tensor")
+_LIBRARY.define("experts(Tensor x, Tensor index, Tensor weight) -> Tensor")
 _LIBRARY.define("layer(Tensor[] inputs, str kind, int index, int[] carried) -> Tensor[]")
 
 
@@ -51,6 +53,11 @@ def _select_rows_shape(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
+@torch.library.register_fake("npuc::experts")
+def _experts_shape(x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
 @torch.library.register_fake("npuc::layer")
 def _layer_shape(inputs: list[Tensor], kind: str, index: int, carried: list[int]) -> list[Tensor]:
     return [inputs[i].new_empty(inputs[i].shape) for i in carried]
@@ -64,14 +71,32 @@ class TraceState:
         positions: int64 [batch, seq], the position of each new token; None for models without them.
         ctx: the attention length, a symbolic integer; 0 for models without a cache.
         updates: (layer, heads, key size, value size, dtype) of each cache update seen.
+        attentions: calls of the attention interface seen.
     """
 
     positions: Tensor | None = None
     ctx: Any = 0
     updates: list[tuple[int, int, int, int, torch.dtype]] = field(default_factory=list)
+    attentions: int = 0
 
 
 STATE = TraceState()
+
+
+class UnknownLength:
+    """How many tokens the cache holds, for models that ask: it differs between rows and calls."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise UserError(
+            "unsupported-position",
+            "the model computes with the number of cached tokens instead of position_ids",
+            remedy="only models that take positions as an input can be compiled",
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __index__ = __int__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
+    __eq__ = __ne__ = _refuse  # pyright: ignore[reportAssignmentType]
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 class TraceCache(Cache):
@@ -96,9 +121,9 @@ class TraceCache(Cache):
         """Unused: masks are evaluated on positions."""
         return 0
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions are inputs; a model that asks all the same only wants to know if they start at 0."""
-        return 0
+    def get_seq_length(self, layer_idx: int = 0) -> Any:
+        """Not a number: positions are inputs. Models that ask without need go on."""
+        return UnknownLength()
 
 
 # Arguments of attention interfaces that change nothing in inference or are in the mask already.
@@ -125,6 +150,7 @@ def attention(
     Raises:
         UserError: for a parameter that ``graph.attention`` has not.
     """
+    STATE.attentions += 1
     where = f"{type(module).__name__} (layer {getattr(module, 'layer_idx', '?')})"
     extra = sorted(k for k, v in kwargs.items() if k not in _IMPLIED and isinstance(v, Tensor | float))
     if extra:
@@ -177,15 +203,36 @@ def predicate(
     return mask_function(batch, head, rows, keys).expand(batch_size, -1, q_length, kv_length)
 
 
+def additive(dtype: torch.dtype = torch.float32, **kwargs: Any) -> Tensor:
+    """The mask of models that compute attention themselves: 0 to attend, else the lowest number."""
+    attend = predicate(**kwargs)
+    return torch.where(attend, torch.zeros((), dtype=dtype), torch.finfo(dtype).min)
+
+
+def experts(module: torch.nn.Module, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """The experts interface: tokens [S,D] through their chosen experts, index and weight [S,k]."""
+    return torch.ops.npuc.experts(x, index, weight)
+
+
 @contextmanager
-def tracing(state: TraceState):
-    """Installs ``state`` for the hooks while a model runs."""
-    previous = (STATE.positions, STATE.ctx, STATE.updates)
-    STATE.positions, STATE.ctx, STATE.updates = state.positions, state.ctx, state.updates
+def additive_masks() -> Iterator[None]:
+    """Lets the implementation ``eager`` build its masks from positions too."""
+    ALL_MASK_ATTENTION_FUNCTIONS["eager"] = additive
     try:
-        yield STATE
+        yield
     finally:
-        STATE.positions, STATE.ctx, STATE.updates = previous
+        del ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+
+
+@contextmanager
+def tracing(positions: Tensor | None, ctx: Any) -> Iterator[None]:
+    """Sets what the hooks need to know while a model runs."""
+    previous = STATE.positions, STATE.ctx
+    STATE.positions, STATE.ctx = positions, ctx
+    try:
+        yield
+    finally:
+        STATE.positions, STATE.ctx = previous
 
 
 def layer_call(kind: str, index: int, inputs: Sequence[Tensor], carried: Sequence[int]) -> list[Tensor]:
@@ -195,3 +242,4 @@ def layer_call(kind: str, index: int, inputs: Sequence[Tensor], carried: Sequenc
 
 AttentionInterface.register(IMPLEMENTATION, attention)
 AttentionMaskInterface.register(IMPLEMENTATION, predicate)
+ExpertsInterface.register(IMPLEMENTATION, experts)
