@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, runtime_checkable
@@ -84,17 +84,17 @@ def colored() -> bool:
 
 
 class Progress(Protocol):
-    """Called with the name of the work and the share done, 0 to 1."""
+    """Called with the name of the work and the share done, 0 to 1, or None where nobody knows."""
 
-    def __call__(self, name: str, share: float) -> None: ...
+    def __call__(self, name: str, share: float | None) -> None: ...
 
 
-def _silent(name: str, share: float) -> None:
+def _silent(name: str, share: float | None) -> None:
     pass
 
 
 @contextmanager
-def progress_bar(enabled: bool = True) -> Iterator[Progress]:
+def progress_bar(enabled: bool = True) -> Generator[Progress]:
     """A bar on stderr while the block runs, when that is a terminal; otherwise nothing."""
     if not (enabled and PROGRESS.value and sys.stderr.isatty()):
         yield _silent
@@ -106,8 +106,8 @@ def progress_bar(enabled: bool = True) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0)
 
-        def update(name: str, share: float) -> None:
-            bar.update(task, description=name, completed=share)
+        def update(name: str, share: float | None) -> None:
+            bar.update(task, description=name, completed=share or 0.0, total=None if share is None else 1.0)
 
         yield update
 

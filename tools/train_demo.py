@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pydoc_data import topics
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -119,7 +120,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], seed: int) -> t
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).tolist()
     stream: list[int] = []
     for index in order:
-        stream += [*tokenizer.encode(texts[index]), tokenizer.eos_token_id]
+        stream += [*tokenizer.encode(texts[index]), 1]
     return torch.tensor(stream)
 
 
@@ -244,7 +245,7 @@ def main() -> None:
     (arguments.output / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
     for prompt in ("The function", "If the value of", "This module provides"):
         tokens = tokenizer(prompt, return_tensors="pt")
-        out = model.generate(**tokens, max_new_tokens=64, do_sample=False)
+        out = cast(Any, model).generate(**tokens, max_new_tokens=64, do_sample=False)
         print(repr(tokenizer.decode(out[0], skip_special_tokens=True)))
 
 

@@ -1,0 +1,120 @@
+"""Generate text with an artifact on the simulated NPU.
+
+Without --prompt the prompt is read from standard input. The text is printed as it is generated; times are
+those of the simulated NPU, from the timing model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npuc.tools.command import Outcome, duration
+
+if TYPE_CHECKING:
+    from npuc.runtime.llm import LLM, GenerationOutput, StreamPiece
+    from npuc.runtime.sampling import SamplingParams
+
+
+DEFAULT_NEW_TOKENS = 64  # or fewer, where the artifact's programs have no room for so many
+
+
+def _token_ids(text: str) -> list[int]:
+    return [int(part) for part in text.replace(",", " ").split()]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `irc run`; sampling flags are named as in transformers' GenerationConfig."""
+    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", action="append", help="text to continue; may be given several times")
+    prompt.add_argument("--prompt-ids", type=_token_ids, metavar="ID,…", help="the prompt as token ids")
+    parser.add_argument("--chat", action="store_true", help="the prompt is a message: use the chat template")
+    parser.add_argument("--system", metavar="TEXT", help="system message, with --chat")
+    sampling = parser.add_argument_group("sampling", "by default as the model's generation_config.json says")
+    sampling.add_argument("--max-new-tokens", type=int, metavar="N", help=f"default {DEFAULT_NEW_TOKENS}")
+    sampling.add_argument("--temperature", type=float, help="0 is greedy")
+    sampling.add_argument("--top-k", type=int)
+    sampling.add_argument("--top-p", type=float)
+    sampling.add_argument("--min-p", type=float)
+    sampling.add_argument("--repetition-penalty", type=float)
+    sampling.add_argument("--seed", type=int, help="the same seed draws the same text")
+    sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
+    sampling.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
+
+
+def _parameters(arguments: argparse.Namespace, room: int) -> SamplingParams:
+    from npuc.runtime.sampling import SamplingParams
+
+    limit = arguments.max_new_tokens
+    return SamplingParams(
+        max_tokens=min(DEFAULT_NEW_TOKENS, room) if limit is None else limit,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+        stop=tuple(arguments.stop),
+        ignore_eos=arguments.ignore_eos,
+    )
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    """Generate."""
+    from npuc.runtime.buckets import capacity
+    from npuc.runtime.llm import LLM
+
+    llm = LLM(arguments.artifact)
+    prompts = _prompts(arguments, llm)
+    special = not arguments.chat
+    lengths = [len(llm.tokenizer.encode(p, special)) if isinstance(p, str) else len(p) for p in prompts]
+    room = min(capacity(llm.artifact.manifest.programs, length) for length in lengths)
+    streaming = len(prompts) == 1 and not arguments.json
+    if streaming and isinstance(prompts[0], str) and not arguments.chat:
+        print(prompts[0], end="", flush=True)
+    show = _show if streaming else None
+    outputs = llm.generate(prompts, _parameters(arguments, room), on_piece=show, special_tokens=special)
+    if streaming:
+        print(flush=True)
+        print(_speed(outputs[0]), file=sys.stderr)
+        return Outcome({})
+    listed = [_data(output) for output in outputs]
+    data = {**listed[0], **({"outputs": listed} if len(listed) > 1 else {})}
+    return Outcome(data, "\n\n".join(f"{output.prompt}{output.text}" for output in outputs))
+
+
+def _prompts(arguments: argparse.Namespace, llm: LLM) -> list[Any]:
+    """The prompts, each a text or a list of token ids."""
+    if arguments.prompt_ids:
+        return [arguments.prompt_ids]
+    texts: list[str] = arguments.prompt or [sys.stdin.read()]
+    if not arguments.chat:
+        return list(texts)
+    system = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    return [llm.render([*system, {"role": "user", "content": text}]) for text in texts]
+
+
+def _show(piece: StreamPiece) -> None:
+    print(piece.text, end="", flush=True)
+
+
+def _speed(output: GenerationOutput) -> str:
+    count, seconds = len(output.token_ids), output.simulated_seconds
+    return (
+        f"[{output.prompt_tokens} prompt tokens, {count} new, {output.finish_reason}; simulated "
+        f"{duration(seconds)}, {count / seconds:.0f} tokens/s]"
+    )
+
+
+def _data(output: GenerationOutput) -> dict[str, object]:
+    return {
+        "prompt": output.prompt,
+        "text": output.text,
+        "token_ids": output.token_ids,
+        "prompt_tokens": output.prompt_tokens,
+        "finish_reason": output.finish_reason,
+        "simulated_seconds": output.simulated_seconds,
+    }
