@@ -1,0 +1,49 @@
+"""Timelines as Chrome trace JSON (the Trace Event Format of chrome://tracing and Perfetto)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from npuc.runtime.simulator.timing import Timeline
+
+
+def chrome_trace(timelines: Sequence[Timeline]) -> dict[str, Any]:
+    """The trace: a process per core, a thread per queue, an event per command; times are microseconds."""
+    return {
+        "displayTimeUnit": "ns",
+        "traceEvents": [
+            event for rank, timeline in enumerate(timelines) for event in _events(rank, timeline)
+        ],
+    }
+
+
+def write_chrome_trace(timelines: Sequence[Timeline], path: str | Path) -> None:
+    """Write the trace of cores that ran together to a file."""
+    Path(path).write_text(json.dumps(chrome_trace(timelines), separators=(",", ":")), encoding="utf-8")
+
+
+def _events(rank: int, timeline: Timeline) -> Iterator[dict[str, Any]]:
+    program = timeline.program
+    cycle = 1e-3 / program.machine.clock_ghz  # microseconds
+    yield _name("process_name", f"{program.machine.name} core {rank}", rank, 0)
+    for thread, (queue, intervals) in enumerate(timeline.queues.items(), start=1):
+        yield _name("thread_name", queue, rank, thread)
+        for offset, start, end in intervals:
+            instruction = program.items[program.index[offset]].instruction
+            yield {
+                "ph": "X",
+                "pid": rank,
+                "tid": thread,
+                "ts": start * cycle,
+                "dur": (end - start) * cycle,
+                "name": instruction.location or instruction.command,
+                "cat": instruction.command,
+                "args": {"command": instruction.command, "offset": offset, "start": start, "end": end},
+            }
+
+
+def _name(kind: str, name: str, rank: int, thread: int) -> dict[str, Any]:
+    return {"ph": "M", "pid": rank, "tid": thread, "name": kind, "args": {"name": name}}
