@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from npuc.backends.elf import parse_program
+from npuc.ir.errors import UserError
+from npuc.passes.target_option import machine_of
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.element_types import element_type
-from npuc.runtime.manifest import Program, Region, WeightPlacement
-from npuc.runtime.weights import PIECE_BYTES, WeightFile
+from npuc.runtime.manifest import Program, WeightPlacement
+from npuc.runtime.simulator.program import LoadedProgram
+from npuc.runtime.simulator.simulator import Simulator
+from npuc.runtime.weights import WeightFile
 
 
 class Row(NamedTuple):
@@ -125,24 +129,24 @@ class SimulatorDevice:
     """
 
     def __init__(self, artifact: Artifact) -> None:
-        from npuc.passes.target_option import machine_of
-        from npuc.runtime.simulator import Simulator
-
         self._artifact = artifact
         self.manifest = artifact.manifest
+        machine = machine_of(self.manifest.target)
         end = max(region.end for region in self.manifest.memory.values())
-        self.simulator = Simulator(machine_of(self.manifest.target), end)
+        if end > machine.main.size:
+            raise UserError(
+                "too-large",
+                f"the artifact needs {end} bytes of main memory, {machine.name} has {machine.main.size}",
+                where=str(artifact.path),
+            )
+        self.simulator = Simulator(machine, end)
         weights = artifact.weights()
         for placement in self.manifest.weights[0].tensors:
             upload(weights, placement, self.simulator.write)
-        self._zero(self.manifest.memory["cache"])
-        self._loaded: dict[str, Any] = {}
+        cache = self.manifest.memory["cache"]
+        self.simulator.zero(cache.base, cache.bytes)
+        self._loaded: dict[str, LoadedProgram] = {}
         self._seconds: dict[tuple[str, str], float] = {}
-
-    def _zero(self, region: Region) -> None:
-        for start in range(region.base, region.end, PIECE_BYTES):
-            count = min(PIECE_BYTES, region.end - start)
-            self.simulator.write(start, torch.zeros(count, dtype=torch.uint8))
 
     @property
     def programs(self) -> Sequence[Program]:
@@ -159,7 +163,7 @@ class SimulatorDevice:
         """The number of logits of a position."""
         return self.manifest.vocab_size
 
-    def load(self, program: Program) -> Any:
+    def load(self, program: Program) -> LoadedProgram:
         """The decoded program.
 
         Raises:
@@ -201,8 +205,10 @@ class SimulatorDevice:
         )
 
     def seconds(self, program: Program, entry: str = "last") -> float:
-        """See :meth:`Device.seconds`; each program is timed once, whatever its rows."""
+        """See :meth:`Device.seconds`; timed once, with all rows valid and at their last positions."""
         key = (program.name, entry)
         if key not in self._seconds:
-            self._seconds[key] = self._timed(program, entry)
+            start = program.length - program.new_tokens
+            full = [(slot, start, program.new_tokens) for slot in range(program.batch)]
+            self._seconds[key] = self.simulator.time(self.load(program), entry, parameters(full)).seconds
         return self._seconds[key]

@@ -13,7 +13,7 @@ import torch
 from npuc.ir.errors import UserError
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.chat import Message, check_messages, choose_template, render_chat
-from npuc.runtime.device import Device
+from npuc.runtime.device import Device, SimulatorDevice
 from npuc.runtime.sampling import SamplingParams
 from npuc.runtime.scheduler import FinishReason, Generation, Scheduler
 from npuc.runtime.tokenizer import TextStream, Tokenizer
@@ -80,11 +80,7 @@ class LLM:
     @cached_property
     def device(self) -> Device:
         """The device, with the weights on it."""
-        if self._device is not None:
-            return self._device
-        from npuc.runtime.device import SimulatorDevice
-
-        return SimulatorDevice(self.artifact)
+        return self._device or SimulatorDevice(self.artifact)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
