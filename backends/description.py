@@ -502,7 +502,8 @@ def _terminal(name: str) -> str:
     if name in spelled or name == "$END":
         return spelled.get(name, "the end")
     pattern = _grammar().get_terminal(name).pattern
-    return f"'{pattern.value}'" if pattern.type == "str" else re.sub(r"\\b$|[()]", "", pattern.value)
+    words = re.sub(r"\\b$|[()]", "", pattern.value).split("|") if pattern.type == "re" else [pattern.value]
+    return " or ".join(f"'{word}'" for word in words)
 
 
 def parse_description(text: str, file: str) -> Description:

@@ -105,7 +105,8 @@ MEASURES: dict[str, Measure] = {
     "macs": Measure("port", View.macs, "multiply-accumulates per cycle and slice in the port's type"),
     "elements": Measure("port", View.elements, "distinct elements of the port"),
     "alignment": Measure(
-        "port", View.alignment, "greatest common divisor of base and the strides outside the contiguous run, in bytes"
+        "port", View.alignment,
+        "greatest common divisor of base and the strides outside the contiguous run, in bytes",
     ),
     "first": Measure("port", View.first, "lowest byte address of the port"),
     "last": Measure("port", View.last, "highest byte address of the port"),

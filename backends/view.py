@@ -150,7 +150,7 @@ class View:
     def run(self, *ports: str, selectors: tuple[Selector, ...] = ()) -> int:
         """Elements at the inner end of the nest that are contiguous in all ports."""
         length = 1
-        indexed = self.dimension("index.dim")
+        indexed = self.dimension("index.dim") if "src" in ports else -1
         for d, n in self._inner(ports[0]):
             if d == indexed or not all(select(self, d) for select in selectors):
                 break
