@@ -2,7 +2,8 @@
 
 A value is a constant plus scaled *atoms* (loop counters, arguments, runtime parameters), each of which has
 a register. `Registers` emits the control commands that compute such sums, remembers what is computed, and
-forgets it again at the end of the scope (loop body) it was computed in.
+forgets it again at the end of the scope (loop body) it was computed in. The registers of one command stay
+until `release`, also when others are needed for it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,19 @@ from dataclasses import dataclass, field
 Emit = Callable[[str, dict[str, int]], None]
 
 
+Terms = tuple[tuple[object, int], ...]
+
+
 class OutOfRegisters(Exception):
     """More registers are needed at once than there are."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An atom that the sequencer can look up at any time: runtime parameter[``index`` + ``row``]."""
+
+    index: int
+    row: Terms = ()
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class Sum:
     """``constant`` + Σ coefficient · atom; atoms are any hashable values, coefficients are not zero."""
 
     constant: int = 0
-    terms: tuple[tuple[object, int], ...] = ()
+    terms: Terms = ()
 
     @staticmethod
     def of(constant: int, terms: Mapping[object, int]) -> Sum:
@@ -43,9 +55,7 @@ class Sum:
 @dataclass
 class _Scope:
     atoms: dict[object, int] = field(default_factory=dict[object, int])
-    sums: dict[tuple[tuple[object, int], ...], int] = field(
-        default_factory=dict[tuple[tuple[object, int], ...], int]
-    )
+    sums: dict[Terms, int] = field(default_factory=dict[Terms, int])
 
 
 class Registers:
@@ -63,6 +73,7 @@ class Registers:
         self.free = list(range(first, count))
         self.top = first
         self.scopes = [_Scope()]
+        self.pinned: set[int] = set()
 
     def enter(self) -> None:
         """Begin a scope."""
@@ -83,13 +94,9 @@ class Registers:
         """Free the register of an atom of this scope."""
         self.free = sorted([*self.free, self.scopes[-1].atoms.pop(key)])
 
-    def knows(self, key: object) -> bool:
-        """Whether an atom has a register."""
-        return any(key in scope.atoms for scope in self.scopes)
-
-    def of(self, key: object) -> int:
-        """The register of an atom."""
-        return next(scope.atoms[key] for scope in reversed(self.scopes) if key in scope.atoms)
+    def release(self) -> None:
+        """The command that needed the registers handed out so far is emitted."""
+        self.pinned.clear()
 
     def value(self, wanted: Sum) -> int:
         """A register that holds the sum, its constant included; 0 for a sum that is zero."""
@@ -104,19 +111,19 @@ class Registers:
         self.emit("add", {"rd": register, "rs": base, "imm": wanted.constant})
         return register
 
-    def terms(self, terms: tuple[tuple[object, int], ...]) -> int:
+    def terms(self, terms: Terms) -> int:
         """A register that holds the sum of the terms; 0 if there are none."""
         if not terms:
             return 0
         if len(terms) == 1 and terms[0][1] == 1:
-            return self.of(terms[0][0])
+            return self._atom(terms[0][0])
         known = self._known(terms)
         if known is not None:
             return known
         rest = self.terms(terms[:-1])
         atom, coefficient = terms[-1]
-        source = self.of(atom)
-        register = self._remember(terms, keep=rest)
+        source = self._atom(atom)
+        register = self._remember(terms)
         if coefficient != 1:
             self.emit("mul", {"rd": register, "rs": source, "imm": coefficient})
             source = register
@@ -124,27 +131,43 @@ class Registers:
             self.emit("add", {"rd": register, "rs": source, "rt": rest})
         return register
 
-    def _known(self, key: tuple[tuple[object, int], ...]) -> int | None:
+    def _atom(self, key: object) -> int:
+        """The register of an atom; a parameter is looked up first where it is in none."""
+        for scope in reversed(self.scopes):
+            if key in scope.atoms:
+                return scope.atoms[key]
+        assert isinstance(key, Parameter)
+        known = self._known(((key, 1),))
+        if known is not None:
+            return known
+        row = self.terms(key.row)
+        register = self._remember(((key, 1),))
+        self.emit("param", {"rd": register, "index": key.index, "rs": row})
+        return register
+
+    def _known(self, key: Terms) -> int | None:
         """The register of a computed sum, moved to the end of the order in which they are given up."""
         for scope in reversed(self.scopes):
             if key in scope.sums:
                 scope.sums[key] = scope.sums.pop(key)
+                self.pinned.add(scope.sums[key])
                 return scope.sums[key]
         return None
 
-    def _remember(self, key: tuple[tuple[object, int], ...], keep: int = 0) -> int:
-        register = self._take(keep)
+    def _remember(self, key: Terms) -> int:
+        register = self._take()
         self.scopes[-1].sums[key] = register
+        self.pinned.add(register)
         return register
 
-    def _take(self, keep: int = 0) -> int:
+    def _take(self) -> int:
         """A free register, or that of the sum of this scope that was used longest ago.
 
         Sums of outer scopes stay: the code that uses them runs again in the next iteration.
         """
         if not self.free:
             sums = self.scopes[-1].sums
-            old = next((key for key, register in sums.items() if register != keep), None)
+            old = next((key for key, register in sums.items() if register not in self.pinned), None)
             if old is None:
                 raise OutOfRegisters(f"more than {self.count - 1} registers are alive at once")
             self.free.append(sums.pop(old))
