@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from npuc.ir.graph_rows import RowsOp as RowsOp
+from npuc.ir.graph_rows import YieldOp as YieldOp
 from npuc.ir.shapes import Dim, broadcast_shapes
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
@@ -601,7 +603,7 @@ class GatedOp(GraphOp):
 class KvUpdateOp(IRDLOperation):
     """Writes k, v [B,Hkv,N,size] at each row's position of the current layer's cache, reads ctx back.
 
-    Rows past a row's valid length are not written.
+    Keys and values may come flat, as [B,N,Hkv·size]. Rows past a row's valid length are not written.
     """
 
     name = "graph.kv_update"
@@ -612,11 +614,12 @@ class KvUpdateOp(IRDLOperation):
     values = result_def(TensorType)
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 
-    def __init__(self, key: SSAValue, value: SSAValue, cache: str) -> None:
-        types: list[Attribute] = []
-        for operand in (key, value):
-            batch, heads, _, size = shape_of(operand)
-            types.append(tensor_type((batch, heads, CTX, size), element_of(operand)))
+    def __init__(
+        self, key: SSAValue, value: SSAValue, cache: str, types: Sequence[Attribute] | None = None
+    ) -> None:
+        if types is None:
+            shapes = [(shape_of(operand), element_of(operand)) for operand in (key, value)]
+            types = [tensor_type((b, heads, CTX, size), kind) for (b, heads, _, size), kind in shapes]
         attributes: dict[str, Attribute] = {"cache": SymbolRefAttr(cache)}
         super().__init__(operands=[key, value], attributes=attributes, result_types=types)
 
@@ -730,7 +733,7 @@ GRAPH = Dialect(
         *UNARY.values(), *BINARY.values(), WeightOp, CacheDeclOp, ParamOp, ConstantOp, IotaOp, WhereOp, CastOp,
         ReduceOp, SoftmaxOp, MatmulOp, LinearOp, EmbeddingOp, ReshapeOp, BroadcastOp, TransposeOp, SliceOp,
         PadOp, ConcatOp, RmsNormOp, LayerNormOp, RopeOp, GatedOp, KvUpdateOp, AttentionOp, LayersOp,
-        SelectRowsOp, RelayoutOp,
+        SelectRowsOp, RelayoutOp, RowsOp, YieldOp,
     ],
     [DimsAttr],
 )  # fmt: skip

@@ -22,7 +22,7 @@ from xdsl.dialects.builtin import (
     SymbolRefAttr,
 )
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.ir.affine import AffineDimExpr
 
 
@@ -153,17 +153,21 @@ class Interpreter:
 
     def call(self, func: FuncOp, inputs: Sequence[Tensor], layer: int | None) -> list[Tensor]:
         """Evaluates a function's body for one layer of the model (None outside the layers)."""
-        env: dict[SSAValue, Tensor] = dict(zip(func.body.block.args, inputs, strict=True))
-        for op in func.body.block.ops:
+        return self.run_block(func.body.block, inputs, layer)
+
+    def run_block(self, block: Block, inputs: Sequence[Tensor], layer: int | None) -> list[Tensor]:
+        """Evaluates a block up to its terminator."""
+        env: dict[SSAValue, Tensor] = dict(zip(block.args, inputs, strict=True))
+        for op in block.ops:
             operands = [env[operand] for operand in op.operands]
-            if isinstance(op, ReturnOp):
+            if isinstance(op, ReturnOp | graph.YieldOp):
                 return operands
             results = self.evaluate(op, operands, layer)
             for result, tensor in zip(op.results, results, strict=True):
                 env[result] = tensor
             if self.observe is not None:
                 self.observe(op, layer, results)
-        raise UserError("bad-ir", "the function has no func.return", where=f"@{func.sym_name.data}")
+        raise UserError("bad-ir", "a block does not end in func.return or graph.yield", where="interpret")
 
     def evaluate(self, op: Operation, args: list[Tensor], layer: int | None) -> list[Tensor]:
         """The results of one operation."""
@@ -176,6 +180,8 @@ class Interpreter:
                 return self._layers(op, args)
             case graph.KvUpdateOp():
                 return self._kv_update(op, args, layer)
+            case graph.RowsOp():
+                return self._rows(op, args, layer)
             case graph.ParamOp():
                 weight = self.symbols[_symbol(op.symbol)]
                 return [self.weights.read(weight, None if weight.layers is None else layer)]
@@ -203,10 +209,23 @@ class Interpreter:
         index = ints(self.declarations[name].layers).index(layer)
         ctx = evaluate_dim(shape_of(op.keys)[2], self.sizes)
         tables = (self.caches.keys, self.caches.values)
+        heads = tables[0][name].shape[2]
+        split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) if x.ndim == 3 else x for x in args]
         return [
             kernels.kv_update(new, table[name][index], run.slot, run.position, run.valid, ctx)
-            for new, table in zip(args, tables, strict=True)
+            for new, table in zip(split, tables, strict=True)
         ]
+
+    def _rows(self, op: graph.RowsOp, args: list[Tensor], layer: int | None) -> list[Tensor]:
+        """The body on each tile of rows, results concatenated."""
+        dims, output_dims = op.dims
+        number = next(i for i, d in enumerate(dims) if d >= 0)
+        size = evaluate_dim(shape_of(op.body.block.args[number])[dims[number]], self.sizes)
+        parts: list[list[Tensor]] = []
+        for start in range(0, args[number].shape[dims[number]], size):
+            tile = [x if d < 0 else x.narrow(d, start, size) for x, d in zip(args, dims, strict=True)]
+            parts.append(self.run_block(op.body.block, tile, layer))
+        return [torch.cat(tiles, d) for tiles, d in zip(zip(*parts, strict=True), output_dims, strict=True)]
 
 
 def _symbol(attribute: Attribute) -> str:
