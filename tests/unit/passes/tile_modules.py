@@ -131,3 +131,59 @@ def called_twice(main: str, local: str, slices: int, n: int = 16) -> ModuleOp:
     f.compute(hidden, hidden, Step("sub", "operand"), operand=unused)
     f.store(hidden, f.argument(1))
     return ModuleOp([g.build("private"), f.build()])
+
+
+def matmul_tiles(main: str, local: str, stationary: str, slices: int) -> ModuleOp:
+    """y = x · Wᵀ in tiles of W's rows: each goes through local to stationary memory."""
+    rows, inner, columns, tiles = 2, 32, 8, 5
+    weights = main_buffer(main, tiles, slices * columns * inner)
+    f = Function(
+        "main",
+        [
+            ("x", main_buffer(main, slices * rows * inner)),
+            ("w", weights),
+            ("y", main_buffer(main, tiles, slices * rows * columns)),
+        ],
+        main,
+        local,
+        slices,
+    )
+    x = f.alloc("x", rows, inner)
+    f.load(f.argument(0), x)
+    i = f.loop(tiles)
+    tile_local, out = f.alloc("tile", columns, inner), f.alloc("out", rows, columns)
+    f.load(f.argument(1), tile_local, (i, slices * columns * inner))
+    tile_held = tile_local
+    if stationary != local:
+        tile_held = f.alloc("held", columns, inner, memory=stationary)
+        f.compute(tile_local, tile_held)
+    f.matmul(x, tile_held, out, rows, inner)
+    f.store(out, f.argument(2), (i, slices * rows * columns))
+    f.end()
+    return ModuleOp([f.build()])
+
+
+def rows(main: str, local: str, slices: int, n: int = 16) -> ModuleOp:
+    """y[slot of row] = x[row], valid slices only, for three rows; other parts of y are 7."""
+    total = main_buffer(main, 3, slices * n)
+    f = Function("main", [("x", total), ("y", total)], main, local, slices)
+    seven = f.alloc("seven", n)
+    fill = PassSpec((n,), {"out": Port(0, 0, (1,))}, fill=7.0)
+    f.block.add_op(tile.PassOp(fill, [seven]))
+    i = f.loop(3)
+    f.store(seven, f.argument(1), (i, slices * n))
+    f.end()
+    row = f.loop(3)
+    held = f.alloc("held", n)
+    f.load(f.argument(0), held, (row, slices * n))
+    parameters = [tile.RuntimeOp(name, row) for name in ("slot", "valid")]
+    f.block.add_ops(parameters)
+    slot, valid = (op.result for op in parameters)
+    ports = {
+        "src": Port(0, 0, (0, 1), (1, 0)),
+        "dst": Port(1, 0, (n, 1), (), ((0, slices * n),)),
+    }
+    spec = CopySpec((slices, n), ports, tile.Limit(0, index=1))
+    f.block.add_op(tile.CopyOp(spec, [held, f.argument(1)], [slot, valid]))
+    f.end()
+    return ModuleOp([f.build()])
