@@ -12,7 +12,7 @@ from math import gcd, prod
 from typing import TYPE_CHECKING
 
 from npuc.backends.instruction import FieldValue, Instruction, Reg
-from npuc.backends.model import Command, Memory, UnitGroup
+from npuc.backends.model import Command, ElementType, Memory, UnitGroup
 
 if TYPE_CHECKING:
     from npuc.backends.machine import Machine
@@ -28,6 +28,7 @@ class View:
         self.command = command
         self.instruction = instruction
         self.memo: dict[str, float] = {}
+        self._runs: dict[tuple[tuple[str, ...], tuple[Selector, ...]], int] = {}
         self.index = 0  # element of a tuple field that a limit looks at
 
     def value(self, name: str) -> FieldValue:
@@ -92,24 +93,30 @@ class View:
         """Bytes from one index of a dimension to the next; elements for types of less than 8 bits."""
         return self._strides[port][dim]
 
+    @cached_property
+    def _types(self) -> dict[str, ElementType | None]:
+        names = {port: f"{port}.type" for port in self.command.ports}
+        fields, types = self.command.fields, self.machine.element_types
+        return {p: types.get(str(self.scalar(n if n in fields else "type"))) for p, n in names.items()}
+
     def type_name(self, port: str) -> str:
         """The element type of a port; ``none`` where the port is unused."""
-        name = f"{port}.type" if f"{port}.type" in self.command.fields else "type"
-        return str(self.scalar(name))
+        found = self._types[port]
+        return "none" if found is None else found.name
 
     def used(self, port: str) -> bool:
         """Whether the command uses the port."""
-        return self.type_name(port) != "none"
+        return self._types[port] is not None
 
     def bits(self, port: str) -> int:
         """Bits of an element of the port; 0 where it is unused."""
-        name = self.type_name(port)
-        return self.machine.element_types[name].bits if name != "none" else 0
+        found = self._types[port]
+        return 0 if found is None else found.bits
 
     def macs(self, port: str) -> int:
         """Multiply-accumulates per cycle and slice for the port's type."""
-        name = self.type_name(port)
-        return self.machine.element_types[name].macs if name != "none" else 0
+        found = self._types[port]
+        return 0 if found is None else found.macs
 
     def memory(self, port: str) -> Memory:
         """The memory that the port addresses."""
@@ -149,6 +156,12 @@ class View:
 
     def run(self, *ports: str, selectors: tuple[Selector, ...] = ()) -> int:
         """Elements at the inner end of the nest that are contiguous in all ports."""
+        found = self._runs.get((ports, selectors))
+        if found is None:
+            found = self._runs[ports, selectors] = self._run(ports, selectors)
+        return found
+
+    def _run(self, ports: tuple[str, ...], selectors: tuple[Selector, ...]) -> int:
         length = 1
         indexed = self.dimension("index.dim") if "src" in ports else -1
         for d, n in self._inner(ports[0]):
