@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from npuc.backends.description import (
+from npuc.backends.declarations import (
     CommandDecl,
     Description,
     Expr,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from npuc.backends.description import Expr, fail
+from npuc.backends.declarations import Expr, fail
 from npuc.backends.measures import MEASURES, SELECTORS, TEXTS, TRUTHS
 from npuc.backends.model import Field, Number, Port, Truth
 from npuc.backends.view import Selector, View

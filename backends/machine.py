@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from npuc.backends import builder, codec
-from npuc.backends.description import Description, Position, fail, parse_description
-from npuc.backends.instruction import FieldValue, Instruction, Reg
+from npuc.backends.declarations import Description, Position, fail
+from npuc.backends.description import parse_description
+from npuc.backends.instruction import FieldValue, Instruction
 from npuc.backends.model import (
     Command,
     Cost,
@@ -259,6 +260,3 @@ def _check_opcodes(description: Description, commands: Mapping[str, Command]) ->
                 "choose another one; 0x01 … 0x0f are the common control commands",
             )
         seen[command.opcode] = command.name
-
-
-__all__ = ["Cost", "Machine", "Reg", "load_machine"]
