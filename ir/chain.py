@@ -1,7 +1,7 @@
 """The steps of a pass's chain: name → torch function on f32 (docs/design.md, section 6).
 
 Every function takes ``out``: the tensor to write, or None for a fresh one. Comparisons and logic give 1.0 or
-0.0; NaN counts as nonzero, and max and min propagate it.
+0.0; NaN counts as nonzero, and max and min propagate it. exp has no subnormal results.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 
 Unary = Callable[[Tensor, Tensor | None], Tensor]
 Binary = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+SMALLEST = 1.65e-38  # just above e^-87
+MANY = 2048  # elements above which torch's slow path costs more than clamping
 Reduction = Callable[[Tensor, tuple[int, ...]], Tensor]
 
 
@@ -38,8 +40,15 @@ def _truth(function: Any) -> Binary:
     return run
 
 
+def _exp(v: Tensor, out: Tensor | None) -> Tensor:
+    """e to the v; 0 below e^-87, as on machines without subnormals. Avoids the slow path of torch for those."""
+    large = v.numel() > MANY
+    y = torch.exp(torch.clamp_min(v, -87.0, out=out) if large else v, out=out)
+    return torch.threshold_(y, SMALLEST, 0.0)
+
+
 UNARY: dict[str, Unary] = {
-    "exp": _unary(torch.exp),
+    "exp": _exp,
     "sqrt": _unary(torch.sqrt),
     "tanh": _unary(torch.tanh),
     "sigmoid": _unary(torch.sigmoid),

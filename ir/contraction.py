@@ -16,7 +16,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-SMALL_SLICE = 1024  # elements of one slice's part up to which gathering it beats one product per slice
+SMALL_SLICE = 16384  # elements of one slice's part up to which gathering beats one product per slice
+FEW_ROWS = 4  # up to which one product per slice beats gathering anyway
 
 
 @dataclass(frozen=True)
@@ -141,4 +142,4 @@ def _one_product_per_slice(
     """Whether the columns of all slices are better left apart: they lie apart and are not worth gathering."""
     apart = not mergeable([sizes[a] for a in columns], [strides[a] for a in columns])
     part = prod(sizes[a] for a in [*columns, *inner] if a != 0)
-    return apart and (prod(sizes[a] for a in rows) == 1 or part >= SMALL_SLICE)
+    return apart and (prod(sizes[a] for a in rows) <= FEW_ROWS or part > SMALL_SLICE)

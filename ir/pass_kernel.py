@@ -321,6 +321,8 @@ class PassKernel:
             return lambda v, state: target.copy_(source.flip(reads).expand(shape).flip(writes))
         if overlap(source, target):
             return lambda v, state: target.copy_(source.clone())
+        if source.numel() < target.numel() and not source.is_contiguous():  # gather once, then broadcast
+            return lambda v, state: target.copy_(source.contiguous())
         return lambda v, state: target.copy_(source)
 
     def _converts(self, name: str) -> bool:

@@ -190,6 +190,16 @@ def test_each_unary_step(op: str) -> None:
     torch.testing.assert_close(out.tolist(), [float(loops[i]) for i in range(4)])
 
 
+@pytest.mark.parametrize("n", [4, 4096])
+def test_exp_has_no_subnormal_results(n: int) -> None:
+    x = torch.tensor([-86.9, -100.0, -math.inf, math.nan]).repeat(n // 4)
+    out = torch.zeros(n)
+    port = Port(F32, (0, 1))
+    run_pass(PassSpec((n,), port, stream=port, chain=(Step("exp"),)), {"stream": At(x, 0), "out": At(out, 0)})
+    expected = torch.exp(torch.tensor([-86.9, -1e9, -1e9, math.nan])).repeat(n // 4)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("op", "expected"), [("div", [2.0, -1.0]), ("rdiv", [0.5, -1.0]), ("ne", [1.0, 1.0])]
 )
