@@ -51,6 +51,7 @@ MODEL_FILES = (
 )
 """What is copied from a checkpoint: data only, never code."""
 
+MAX_JSON_BYTES = 64 << 20
 _KEY = ".key"
 
 
@@ -335,8 +336,11 @@ class Artifact:
         Raises:
             UserError: ``damaged-artifact`` or ``bad-json``.
         """
-        if not any(entry.path == file for entry in self.manifest.files):
+        entry = next((entry for entry in self.manifest.files if entry.path == file), None)
+        if entry is None:
             return {}
+        if entry.bytes > MAX_JSON_BYTES:
+            raise UserError("bad-json", f"larger than {MAX_JSON_BYTES} bytes", where=str(self.path / file))
         value = parse_json(self.read_file(file), str(self.path / file))
         if not isinstance(value, dict):
             raise UserError("bad-json", "the file holds no object", where=str(self.path / file))

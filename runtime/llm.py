@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -139,8 +139,8 @@ class LLM:
             One output per prompt, in order.
 
         Raises:
-            UserError: for requests that no bucket holds, unknown tokens, a missing tokenizer, or logits that
-                are not finite.
+            UserError: for requests that no bucket holds, unknown tokens, texts without a tokenizer, or logits
+                that are not finite.
         """
         scheduler = Scheduler(self.device, self.end_tokens)
         requests: dict[int, _Request] = {}
@@ -214,6 +214,8 @@ class LLM:
     def _encode(self, prompt: Prompt, special_tokens: bool) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, special_tokens)
+        if not isinstance(prompt, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError("bad-prompt", f"a {type(prompt).__name__} is no prompt", where="prompt")
         return [int(token) if isinstance(token, Integral) else token for token in prompt]
 
     def _stream(self, prompt: Sequence[int], params: SamplingParams) -> TextStream | None:

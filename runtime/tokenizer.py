@@ -39,7 +39,15 @@ class Tokenizer:
             ) from error
 
     def encode(self, text: str, special_tokens: bool = True) -> list[int]:
-        """Token ids of a text; ``special_tokens`` adds what the tokenizer puts around a text, as ``<s>``."""
+        """Token ids of a text; ``special_tokens`` adds what the tokenizer puts around a text, as ``<s>``.
+
+        Raises:
+            UserError: ``bad-prompt`` for a text that is not Unicode.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError("bad-prompt", f"the text is no valid Unicode: {error}", where="prompt") from error
         encoded = self._tokenizer(text, add_special_tokens=special_tokens, verbose=False)
         return [int(token) for token in encoded["input_ids"]]
 

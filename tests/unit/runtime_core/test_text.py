@@ -240,6 +240,13 @@ def test_text_in_text_out(fake_text_llm: LLM) -> None:
     assert stopped.token_ids == one.token_ids[: len(stopped.token_ids)]
 
 
+@pytest.mark.parametrize("prompt", [[None], ["a\udcffb"]])
+def test_what_is_no_text_is_refused(fake_text_llm: LLM, prompt: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        fake_text_llm.generate(prompt)
+    assert caught.value.kind == "bad-prompt"
+
+
 def test_chat(fake_text_llm: LLM) -> None:
     output = fake_text_llm.chat(MESSAGES, SamplingParams(max_tokens=2))
     assert output.prompt == "[INST] hi [/INST] <b> <end>[INST] é [/INST]>"
