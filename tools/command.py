@@ -112,18 +112,17 @@ def progress_bar(enabled: bool = True) -> Generator[Progress]:
         yield update
 
 
-def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
-    """Left-aligned columns, two spaces apart; numbers (digits, with separators or a unit) to the right."""
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), right: Sequence[int] = ()) -> str:
+    """Columns two spaces apart, left-aligned except those listed in ``right``."""
     lines = [list(header), *(list(row) for row in rows)] if header else [list(row) for row in rows]
     if not lines:
         return ""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows) for i in range(len(widths))]
     texts: list[str] = []
     for line in lines:
         cells = [
-            cell.rjust(w) if right else cell.ljust(w)
-            for cell, w, right in zip(line, widths, numeric, strict=True)
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)
@@ -144,3 +143,13 @@ def duration(seconds: float) -> str:
         if seconds * factor >= 1:
             return f"{seconds * factor:.2f} {unit}"
     return f"{seconds * 1e9:.0f} ns" if seconds else "0 s"
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' and the hub's own progress bars and advice off the screen."""
+    import transformers.utils.logging as logging
+    from huggingface_hub.utils import disable_progress_bars
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    disable_progress_bars()

@@ -30,11 +30,15 @@ class Entry(NamedTuple):
 GROUPS: dict[str, tuple[Entry, ...]] = {
     "Compile and run": (
         Entry("compile", "checkpoint → artifact"),
+        Entry("run", "generate text on the simulated NPU"),
+        Entry("verify", "logits and perplexity of an artifact against transformers"),
         Entry("inspect", "what is in an artifact or a checkpoint"),
     ),
     "Programs": (
         Entry("objdump", "disassemble a program"),
         Entry("asm", "assemble a program"),
+        Entry("sim", "execute programs once, with hazard checks"),
+        Entry("profile", "cycles, utilization and a trace, from the timing model"),
     ),
     "Compiler development": (
         Entry("opt", "run passes over an IR file"),

@@ -111,10 +111,10 @@ def summary(found: dict[str, Any]) -> str:
             f"in {duration(found['seconds'])} with {size(found['peak_rss_bytes'])} of memory",
             "",
             "Phases:",
-            table(phases),
+            table(phases, right=(1,)),
             "",
             "Programs:",
-            table(programs),
+            table(programs, right=(1,)),
             "",
             f"Next: irc run {found['artifact']} --prompt '…'",
         ]

@@ -69,7 +69,16 @@ def _artifact(path: Path, check: bool) -> Outcome:
     programs = [[f"  {p.name}", size(sizes[p.file]), ", ".join(p.entries)] for p in manifest.programs]
     files = [[f"  {entry.path}", size(entry.bytes), entry.sha256[:16]] for entry in manifest.files]
     note = ["", "Every file has the hash that the manifest says."] if check else []
-    text = [table(rows), "", "Programs:", table(programs), "", "Files:", table(files), *note]
+    text = [
+        table(rows),
+        "",
+        "Programs:",
+        table(programs, right=(1,)),
+        "",
+        "Files:",
+        table(files, right=(1,)),
+        *note,
+    ]
     return Outcome(data, "\n".join(text))
 
 

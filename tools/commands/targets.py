@@ -84,7 +84,7 @@ def _describe(machine: Machine) -> str:
             f"queues {', '.join(machine.queues)}",
             "",
             "Memories:",
-            table(memories),
+            table(memories, right=(1, 2)),
             "",
             "Commands:",
             table(commands),

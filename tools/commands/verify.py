@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from npuc.tools.command import Outcome, progress_bar, table
+from npuc.tools.command import Outcome, progress_bar, quiet_libraries, table
 
 # The largest logit error, as a share of the largest reference logit. Two correct bf16 computations differ by
 # a few roundings of 2⁻⁸ each; fp32 ones by the order of their sums.
@@ -33,6 +33,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     """Verify."""
     from npuc.runtime.verify import verify
 
+    quiet_libraries()
     with progress_bar(not arguments.json) as bar:
         found = verify(
             arguments.artifact,
@@ -64,4 +65,6 @@ def _text(found: dict[str, Any], limit: float, passed: bool) -> str:
         for p in found["programs"]
     ]
     verdict = "passed" if passed else "FAILED: the error is above the limit"
-    return "\n".join([table(rows), "", "Programs, largest relative error:", table(programs), "", verdict])
+    return "\n".join(
+        [table(rows), "", "Programs, largest relative error:", table(programs, right=(1, 2)), "", verdict]
+    )

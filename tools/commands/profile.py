@@ -1,0 +1,100 @@
+"""Predict the time of an artifact's programs with the timing model; no weights are read.
+
+Each program runs its entry `last` with all rows at their last positions. The roofline is the least time in
+which the model's bytes could be moved and its products made. --trace writes a timeline for Perfetto
+(https://ui.perfetto.dev) or chrome://tracing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from npuc.ir.errors import UserError
+from npuc.tools.command import Outcome, duration, quiet_libraries, size, table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `irc profile`."""
+    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    parser.add_argument("--program", metavar="NAME", help="this program only, e.g. decode_1x256")
+    parser.add_argument("--trace", metavar="FILE.json", type=Path, help="write the program's timeline")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    """Profile."""
+    from npuc.passes.target_option import machine_of
+    from npuc.runtime.artifact import Artifact
+    from npuc.runtime.simulator import write_chrome_trace
+    from npuc.tools.roofline import model_sizes
+
+    quiet_libraries()
+    artifact = Artifact(arguments.artifact)
+    manifest = artifact.manifest
+    name = arguments.program
+    chosen = list(manifest.programs) if name is None else [manifest.program(name)]
+    if arguments.trace is not None and len(chosen) != 1:
+        listed = ", ".join(program.name for program in chosen)
+        raise UserError(
+            "no-program", "a trace is of one program", where="--trace", remedy=f"--program: {listed}"
+        )
+    machine, sizes = machine_of(manifest.target), model_sizes(artifact.model_path)
+    timelines = [time_program(artifact, program, machine) for program in chosen]
+    if arguments.trace is not None:
+        write_chrome_trace(timelines, arguments.trace)
+    found = [_data(p, t, machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
+    return Outcome({"programs": found}, _text(found))
+
+
+def time_program(artifact: Any, program: Any, machine: Any) -> Any:
+    """The timeline of a program's entry `last`, all rows at their last positions."""
+    from npuc.backends.elf import parse_program
+    from npuc.runtime.device import parameters
+    from npuc.runtime.simulator.program import load_program
+    from npuc.runtime.simulator.timing import simulate
+
+    elf = parse_program(artifact.read_file(program.file), str(artifact.path / program.file))
+    start = program.length - program.new_tokens
+    rows = [(slot, start, program.new_tokens) for slot in range(program.batch)]
+    return simulate([(load_program(machine, elf), "last", parameters(rows))])[0]
+
+
+def _data(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any) -> dict[str, Any]:
+    from npuc.tools.roofline import roofline_cycles, work_of
+
+    work = work_of(program, sizes, manifest)
+    cycles = timeline.cycles
+    return {
+        "name": program.name,
+        "kind": program.kind,
+        "batch": program.batch,
+        "length": program.length,
+        "cycles": cycles,
+        "roofline_cycles": roofline_cycles(work, machine, manifest.dtype),
+        "seconds": timeline.seconds,
+        "tokens_per_second": program.batch * program.new_tokens / timeline.seconds,
+        "dram_bytes": timeline.dram_bytes,
+        "least_dram_bytes": work.bytes,
+        "macs": work.macs,
+        "utilization": {queue: timeline.busy(queue) / cycles for queue in timeline.queues},
+        "stages": {stage: spent / cycles for stage, spent in timeline.stages.items()},
+    }
+
+
+def _text(programs: list[dict[str, Any]]) -> str:
+    header = ["program", "cycles", "roofline", "time", "tokens/s", "moved", "must move", "busy"]
+    rows = [
+        [
+            p["name"],
+            f"{p['cycles']:,}",
+            f"{p['roofline_cycles']:,.0f}",
+            duration(p["seconds"]),
+            f"{p['tokens_per_second']:,.0f}",
+            size(p["dram_bytes"]),
+            size(p["least_dram_bytes"]),
+            ", ".join(f"{queue} {100 * share:.0f} %" for queue, share in p["utilization"].items()),
+        ]
+        for p in programs
+    ]
+    return table(rows, header, right=(1, 2, 3, 4, 5, 6))
