@@ -11,7 +11,7 @@ from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
-from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
@@ -21,6 +21,7 @@ H = HostAttr()
 
 FLEXIBLE = (graph.ParamOp, graph.ConstantOp, graph.IotaOp)
 ELEMENTWISE = (graph.UnaryOp, graph.BinaryOp, graph.WhereOp, graph.CastOp, graph.GatedOp)
+NO_DEMANDS = (graph.LinearOp, graph.ReduceOp, graph.EmbeddingOp, graph.RowsOp, graph.YieldOp, graph.KvUpdateOp)
 WANTS_SLICES = (graph.RmsNormOp, graph.LayerNormOp, graph.SelectRowsOp, graph.GatedOp, ReturnOp)
 KEEPS_LAST_DIM = (graph.ReshapeOp, graph.BroadcastOp, graph.SliceOp, graph.TransposeOp, graph.PadOp)
 
@@ -82,19 +83,40 @@ class _Assigner:
     def run(self, function: FuncOp) -> list[Placement]:
         """Assigns the function's values; returns its arguments' placements."""
         block = function.body.block
-        for op in reversed(list(block.ops)):
-            self._note_demands(op)
+        self._note_block_demands(block)
         arguments = [self._argument_placement(function, a) for a in block.args]
         for argument, placement in zip(list(block.args), arguments, strict=True):
             Rewriter.replace_value_with_new_type(argument, _with(argument.type, placement))
+        self._place_block(block, function)
+        function.update_function_type()
+        return arguments
+
+    def _note_block_demands(self, block: Block) -> None:
+        for op in reversed(list(block.ops)):
+            if isinstance(op, graph.RowsOp):
+                self._note_block_demands(op.body.block)
+                for operand, argument in zip(op.inputs, op.body.block.args, strict=True):
+                    if argument in self.demand:
+                        self._ask(operand, self.demand[argument])
+            self._note_demands(op)
+
+    def _place_block(self, block: Block, function: FuncOp) -> None:
         for op in list(block.ops):
             self._place(op, function)
         for op in reversed(list(block.ops)):
             if isinstance(op, FLEXIBLE) and not op.result.uses:
                 op.detach()
                 op.erase()
-        function.update_function_type()
-        return arguments
+
+    def _place_rows(self, op: graph.RowsOp, function: FuncOp) -> None:
+        """Inputs stay as they are placed, results are sliced; the body works on tiles of the same kinds."""
+        for index, operand in enumerate(op.inputs):
+            op.operands[index] = self._as(operand, self._chosen(operand), op)
+        for argument, operand in zip(list(op.body.block.args), op.inputs, strict=True):
+            placement = placement_of(operand)
+            assert placement is not None
+            Rewriter.replace_value_with_new_type(argument, _with(argument.type, placement))
+        self._place_block(op.body.block, function)
 
     def sliced(self, value: SSAValue) -> Placement:
         """L for a tensor's last dimension; a last dimension of 1 is the same everywhere."""
@@ -126,7 +148,7 @@ class _Assigner:
             for operand in op.operands:
                 if wanted is not None and _last(operand) == _last(op.results[0]):
                     self._ask(operand, wanted)
-        elif not isinstance(op, graph.LinearOp | graph.ReduceOp | graph.EmbeddingOp):
+        elif not isinstance(op, NO_DEMANDS):
             for operand in op.operands:
                 self._ask(operand, R)
 
@@ -137,6 +159,8 @@ class _Assigner:
         """Chooses operand and result placements of one op."""
         if isinstance(op, FLEXIBLE):
             return
+        if isinstance(op, graph.RowsOp):
+            self._place_rows(op, function)
         operands, results = self._rule(op, function)
         for index, placement in enumerate(operands):
             if placement is not None:
@@ -162,11 +186,16 @@ class _Assigner:
             placement = self._chosen(op.input)
             return [placement], [placement]
         if isinstance(op, graph.KvUpdateOp):
-            return [R, R], [H, H]
+            flat = len(graph.static_shape(op.key)) == 3
+            return [self.sliced(v) if flat else R for v in op.operands], [H, H]
+        if isinstance(op, graph.RowsOp):
+            return [None] * len(op.inputs), [self.sliced(v) for v in op.outputs]
+        if isinstance(op, graph.YieldOp):
+            return [self.sliced(v) for v in op.values], []
         if isinstance(op, graph.AttentionOp):
             mask: list[Placement | None] = [] if op.mask is None else [self.sliced(op.mask)]
-            cached = isinstance(op.keys.owner, graph.KvUpdateOp)
-            return [R, H if cached else R, H if cached else R, *mask], [R]
+            stored = H if isinstance(placement_of(op.keys), HostAttr) else R
+            return [R, stored, stored, *mask], [R]
         if isinstance(op, graph.LayersOp):
             placements = self.callees[op.callee.string_value()]
             return list(placements), [self.sliced(v) for v in op.outputs]
@@ -180,6 +209,8 @@ class _Assigner:
     def _chosen(self, value: SSAValue) -> Placement:
         """The placement of a value as it stands, or as demanded if it is flexible or on the host."""
         placement = placement_of(value)
+        if isinstance(value.owner, graph.KvUpdateOp):
+            return H
         if placement is None or isinstance(placement, HostAttr):
             return self.demand.get(value, R)
         assert isinstance(placement, ReplicatedAttr | SlicedAttr)

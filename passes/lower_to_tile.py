@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -130,7 +130,7 @@ class _Context:
             argument.name_hint = original.name_hint
             low.values[original] = _argument_view(argument, original.type)
         carried = arguments[: len(outputs)] if is_layer else arguments[len(inputs) :]
-        _lower_block(low, function, list(carried))
+        _lower_block(low, function.body.block, list(carried))
         kind = FunctionType.from_lists([a.type for a in block.args], [])
         return FuncOp(name, kind, Region(block), "private")
 
@@ -168,11 +168,15 @@ def _argument_view(argument: SSAValue, kind: Attribute) -> View:
     return dense(argument, shape or (1,))
 
 
-def _lower_block(low: FunctionLowering, function: FuncOp, destinations: list[SSAValue]) -> None:
-    for op in function.body.block.ops:
+def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValue]) -> None:
+    for op in block.ops:
         low.begin(op)
         if isinstance(op, ReturnOp):
             _lower_return(low, op, destinations)
+        elif isinstance(op, graph.RowsOp):
+            _lower_rows(low, op)
+        elif isinstance(op, graph.YieldOp):
+            _lower_yield(low, op)
         elif isinstance(op, graph.LayersOp):
             _lower_layers(low, op)
         elif isinstance(op, graph.RelayoutOp) and low.on_host(op.result):
@@ -187,6 +191,50 @@ def _lower_block(low: FunctionLowering, function: FuncOp, destinations: list[SSA
             raise PassFailedException(
                 f"lower-to-tile: {op.name} has no lowering ({low.emit.module}); add a rule to lower_to_tile.RULES"
             )
+
+
+def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
+    """A loop over tiles of rows; inputs and results are seen through windows that move with it."""
+    block, (input_dims, output_dims) = op.body.block, op.dims
+    inputs = [None if v in low.cache_symbols else low.view(v) for v in op.inputs]
+    outputs = [low.fresh(v) for v in op.outputs]
+    dim, result = output_dims[0], op.outputs[0]
+    rows = graph.static_shape(op.yielded.values[0])[dim]
+    count = graph.static_shape(result)[dim] // rows
+    outer, index = low.emit.block, None
+    if count > 1:
+        loop = tile.ForOp(count)
+        loop.induction.name_hint = "rows"
+        low.emit.add(loop)
+        low.emit.block, index = loop.body.block, loop.induction
+    for argument, value, view, d in zip(block.args, op.inputs, inputs, input_dims, strict=True):
+        if view is None:
+            low.cache_symbols[argument] = low.cache_symbols[value]
+        else:
+            low.values[argument] = _window(view, d, rows, index)
+    for value, view, d in zip(op.yielded.values, outputs, output_dims, strict=True):
+        low.destinations[value] = _window(view, d, rows, index)
+    _lower_block(low, block, [])
+    low.emit.block = outer
+    for value, view in zip(op.outputs, outputs, strict=True):
+        low.values[value] = view
+
+
+def _window(view: View, dim: int, rows: int, index: SSAValue | None) -> View:
+    """The tile of `rows` rows along a dimension (negative: the whole) that the loop has reached."""
+    if dim < 0:
+        return view
+    shape = (*view.shape[:dim], rows, *view.shape[dim + 1 :])
+    terms = () if index is None else ((index, rows * view.strides[dim]),)
+    return replace(view.moved(0, terms), shape=shape)
+
+
+def _lower_yield(low: FunctionLowering, op: graph.YieldOp) -> None:
+    """Results that were not put in their place already are copied there."""
+    for value in op.values:
+        view, destination = low.view(value), low.destinations[value]
+        if view != destination:
+            low.emit.copy_view(view, destination)
 
 
 def _needs_buffer(user: Operation) -> bool:

@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.passes import ModulePass, PassPipeline
-from xdsl.utils.exceptions import PassFailedException, VerifyException
-
 from npuc.ir.errors import UserError
 from npuc.ir.legality import PHASE_ATTRIBUTE, PHASES, check_phase
 from npuc.ir.universe import NPUC_UNIVERSE
 from npuc.passes.buckets import Bucket
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.passes import ModulePass, PassPipeline
+from xdsl.utils.exceptions import PassFailedException, VerifyException
 
 
 def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
@@ -27,11 +26,12 @@ def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
     on = f'target="{target}"'
     return {
         # Norms, rotary embedding and gated products become single ops while their data flow is plain.
-        "optimize": "raise-rms-norm,raise-rope,raise-gated,dce",
+        # Then what attention does per token is gathered, to be run a few tokens at a time.
+        "optimize": "raise-rms-norm,raise-rope,raise-gated,outline-rows,dce",
         # Nothing to quantize yet: checkpoints come in float.
         "quantize": "",
         # From here every size is a number; each bucket is a module of its own.
-        "specialize": f"specialize{{buckets={names}}}",
+        "specialize": f"specialize{{{on} buckets={names}}}",
         # One core: nothing to partition.
         "partition": "",
         # Placements first: how a weight is packed depends on where its user's operands lie.

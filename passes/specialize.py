@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from npuc.ir import graph
+from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.buckets import Bucket, parse_bucket
+from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IntegerAttr, ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
@@ -24,22 +27,24 @@ class SpecializePass(ModulePass):
     """
 
     name = "specialize"
+    target: str
     buckets: tuple[str, ...] = ()
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         functions = [f for f in op.body.block.ops if isinstance(f, FuncOp)]
         if not any(f.sym_name.data == "main" for f in functions):
             raise PassFailedException("specialize: the module has no function @main")
+        geometry = geometry_of(machine_of(self.target))
         for text in self.buckets:
             kind, _, sizes = text.partition("_")
-            op.body.block.add_op(_bucket_module(functions, parse_bucket(kind, sizes)))
+            op.body.block.add_op(_bucket_module(functions, parse_bucket(kind, sizes), geometry))
         for function in functions:
             function.detach()
             function.erase()
         op.attributes["npuc.buckets"] = StringAttr(",".join(self.buckets))
 
 
-def _bucket_module(functions: list[FuncOp], bucket: Bucket) -> ModuleOp:
+def _bucket_module(functions: list[FuncOp], bucket: Bucket, geometry: Geometry) -> ModuleOp:
     module = ModuleOp([], {}, StringAttr(bucket.name))
     values = {
         "batch": bucket.batch,
@@ -51,7 +56,7 @@ def _bucket_module(functions: list[FuncOp], bucket: Bucket) -> ModuleOp:
     )
     for function in functions:
         clone = function.clone()
-        _make_static(clone, tuple(values.values()))
+        _make_static(clone, tuple(values.values()), geometry)
         if clone.sym_name.data != "main":
             module.body.block.add_op(clone)
             continue
@@ -59,20 +64,64 @@ def _bucket_module(functions: list[FuncOp], bucket: Bucket) -> ModuleOp:
     return module
 
 
-def _make_static(function: FuncOp, sizes: tuple[int, ...]) -> None:
-    """Replaces every symbolic size by its value for (batch, seq, ctx) = sizes."""
-
-    def static(kind: Attribute) -> Attribute:
-        if not isinstance(kind, TensorType):
-            return kind
-        shape = [d if isinstance(d, int) else d.eval(sizes, []) for d in graph.shape_of(kind)]
-        return TensorType(kind.element_type, shape)
-
-    for op in list(function.walk()):
-        for value in (*op.results, *(a for r in op.regions for b in r.blocks for a in b.args)):
-            if static(value.type) != value.type:
-                Rewriter.replace_value_with_new_type(value, static(value.type))
+def _make_static(function: FuncOp, sizes: tuple[int, ...], geometry: Geometry) -> None:
+    """Replaces every symbolic size by its value for (batch, seq, ctx) = sizes; tiles of rows are shorter."""
+    bodies = [op for op in function.walk() if isinstance(op, graph.RowsOp)]
+    for rows in bodies:
+        _make_block_static(rows.body.block, (sizes[0], rows_at_once(rows, sizes, geometry), sizes[2]))
+    _make_block_static(function.body.block, sizes)
     function.update_function_type()
+
+
+def _make_block_static(block: Block, sizes: tuple[int, ...]) -> None:
+    values = [*block.args, *(result for op in block.ops for result in op.results)]
+    for value in values:
+        kind = value.type
+        if isinstance(kind, TensorType):
+            shape = [d if isinstance(d, int) else d.eval(sizes, []) for d in graph.shape_of(kind)]
+            static = TensorType(kind.element_type, shape)
+            if static != kind:
+                Rewriter.replace_value_with_new_type(value, static)
+
+
+def rows_at_once(op: graph.RowsOp, sizes: tuple[int, ...], geometry: Geometry) -> int:
+    """The most rows, a divisor of the bucket's, whose intermediate values fit a third of a slice's memory."""
+    batch, rows, length = sizes
+    budget = geometry.local_bytes // 3
+    for count in range(rows, 1, -1):
+        if rows % count == 0 and _bytes_of_rows(op, (batch, count, length), geometry) <= budget:
+            return count
+    return 1
+
+
+# Buffers of the result's size that lowering an operation needs; views and stored results of others need none.
+_BUFFERS: dict[type[Operation], int] = {
+    graph.RopeOp: 3,
+    graph.AttentionOp: 3,
+    graph.RmsNormOp: 3,
+    graph.LayerNormOp: 3,
+    graph.ConcatOp: 1,
+    graph.WhereOp: 3,
+}
+
+
+def _bytes_of_rows(op: graph.RowsOp, sizes: tuple[int, ...], geometry: Geometry) -> int:
+    """An estimate of what the body needs in every slice, at 4 bytes an element."""
+
+    def elements(value: SSAValue) -> int:
+        return prod(d if isinstance(d, int) else d.eval(sizes, []) for d in graph.shape_of(value))
+
+    total = sum(elements(a) for a, d in zip(op.body.block.args, op.dims[0], strict=True) if d >= 0)
+    for inner in op.body.block.ops:
+        if isinstance(inner, graph.AttentionOp):
+            heads, kv_heads = graph.shape_of(inner.query)[1], graph.shape_of(inner.keys)[1]
+            assert isinstance(heads, int)
+            assert isinstance(kv_heads, int)
+            total += 3 * heads // kv_heads * sizes[1] * geometry.chunk(sizes[2])
+        if isinstance(inner, graph.UnaryOp | graph.BinaryOp):
+            total += elements(inner.results[0])
+        total += _BUFFERS.get(type(inner), 0) * (elements(inner.results[0]) if inner.results else 0)
+    return 4 * total
 
 
 def _split_at_head(main: FuncOp) -> list[Operation]:

@@ -9,7 +9,7 @@ from npuc.ir.tile import Limit, Step
 from npuc.passes.lowering.elementwise import imm
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, element_type
-from npuc.passes.lowering.movement import enter_rows, runtime
+from npuc.passes.lowering.movement import enter_rows, gather, on_slice, runtime
 from npuc.passes.lowering.rules import to_stationary
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import f32
@@ -24,20 +24,61 @@ def lower_kv_update(low: FunctionLowering, op: graph.KvUpdateOp) -> None:
     """Writes each row's valid new keys and values to its slot at its position."""
     symbol = op.cache.string_value()
     views = {"key": low.view(op.key), "value": low.view(op.value)}
+    for part, view in views.items():
+        declared = low.caches[symbol]
+        size = (declared.key_type if part == "key" else declared.value_type).get_shape()[2]
+        if view.chunk and view.chunk % size and size % view.chunk:
+            views[part] = gather(low, view)  # chunks and heads do not divide each other
+    low.cache_symbols.update(dict.fromkeys(op.results, symbol))
     outer, row = enter_rows(low)
     slot, position, valid = (runtime(low, name, row) for name in ("slot", "position", "valid"))
     for part, view in views.items():
         cache = _slot(low, symbol, part, slot)
-        _, heads, rows, size = view.shape
+        heads, _, size = cache.shape
         source = view.moved(0, ((row, view.strides[0]),))
         target = cache.moved(0, ((position, size),))
-        _, head, step, inner = view.strides
-        walks = {
-            "src": Walk(source, (step, head, inner)),
-            "dst": Walk(target, (size, cache.strides[0], 1)),
-        }
-        low.emit.emit_copy(Nest((rows, heads, size), walks), limit=valid)
+        for nest in _cache_writes(source, target, heads, size):
+            low.emit.emit_copy(nest, limit=valid)
     low.emit.block = outer
+
+
+def _cache_writes(source: View, target: View, heads: int, size: int) -> list[Nest]:
+    """Copies of one row's tokens to [heads, length, size], from heads apart, flat, or cut over the slices."""
+    step, head_stride = size, target.strides[0]
+    if len(source.shape) == 4:
+        _, _, rows, _ = source.shape
+        _, head, token, inner = source.strides
+        walks = {"src": Walk(source, (token, head, inner)), "dst": Walk(target, (step, head_stride, 1))}
+        return [Nest((rows, heads, size), walks)]
+    _, rows, _ = source.shape
+    _, token, inner = source.strides
+    if not source.chunk:
+        walks = {
+            "src": Walk(source, (token, size * inner, inner)),
+            "dst": Walk(target, (step, head_stride, 1)),
+        }
+        return [Nest((rows, heads, size), walks)]
+    if size % source.chunk == 0:
+        parts = size // source.chunk
+        walks = {
+            "src": Walk(source, (token, 0, 0, 1), (0, parts, 1, 0)),
+            "dst": Walk(target, (step, head_stride, source.chunk, 1)),
+        }
+        return [Nest((rows, heads, parts, source.chunk), walks)]
+    per_slice = source.chunk // size
+    whole, rest = divmod(heads, per_slice)
+    nests: list[Nest] = []
+    for first, slices, held in ((0, whole, per_slice), (whole, 1, rest)):
+        if slices and held:
+            walks = {
+                "src": on_slice(Walk(source, (token, 0, size, 1), (0, 1, 0, 0)), first),
+                "dst": Walk(
+                    target.moved(first * per_slice * head_stride),
+                    (step, per_slice * head_stride, head_stride, 1),
+                ),
+            }
+            nests.append(Nest((rows, slices, held, size), walks))
+    return nests
 
 
 def _slot(low: FunctionLowering, symbol: str, part: str, slot: SSAValue) -> View:
@@ -79,11 +120,11 @@ class _Shape:
 
 def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
     """softmax(q·kᵀ·scale + mask)·v for one row and one group of key heads at a time."""
-    owner = op.keys.owner
-    if not isinstance(owner, graph.KvUpdateOp):
-        raise PassFailedException("lower-to-tile: attention without a cache has no lowering")
+    symbol = low.cache_symbols.get(op.keys)
+    if symbol is None or op.mask is None:
+        raise PassFailedException("lower-to-tile: attention without a cache or a mask has no lowering")
     query = low.view(op.query)
-    mask = low.view(op.mask) if op.mask is not None else None
+    mask = low.view(op.mask)
     batch, heads, rows, key_size = query.shape
     _, kv_heads, _, value_size = graph.static_shape(op.values)
     keys = low.emit.geometry.chunk(low.length)
@@ -92,7 +133,7 @@ def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
     at_once = shape.heads_at_once(low, element_bytes(query))
     outer, row = enter_rows(low)
     slot, end = runtime(low, "slot", row), runtime(low, "end", row)
-    caches = [_slot(low, owner.cache.string_value(), part, slot) for part in ("key", "value")]
+    caches = [_slot(low, symbol, part, slot) for part in ("key", "value")]
     group: SSAValue | None = None
     if at_once < kv_heads:
         loop = tile.ForOp(kv_heads // at_once)

@@ -37,6 +37,8 @@ class FunctionLowering:
         layer: the layer ordinal, in a layer-kind function.
         batch: rows of the bucket.
         values: view (or deferred chain) of each tensor value lowered so far.
+        destinations: where a value that is still to come must be put.
+        cache_symbols: the cache behind each value of keys or values.
     """
 
     emit: Emitter
@@ -46,6 +48,8 @@ class FunctionLowering:
     batch: int
     length: int
     values: dict[SSAValue, View | Deferred] = field(default_factory=dict)
+    destinations: dict[SSAValue, View] = field(default_factory=dict)
+    cache_symbols: dict[SSAValue, str] = field(default_factory=dict)
 
     def begin(self, op: Operation) -> None:
         """Notes whose operations are being emitted."""
@@ -65,7 +69,9 @@ class FunctionLowering:
         return found
 
     def fresh(self, value: SSAValue) -> View:
-        """A new buffer for a result, by its placement."""
+        """Where a result goes: its destination if it has one, else a new buffer, by its placement."""
+        if value in self.destinations:
+            return self.destinations[value]
         kind = value.type
         assert isinstance(kind, TensorType)
         element = storage_type(kind.element_type)

@@ -147,10 +147,10 @@ def scatter(low: FunctionLowering, view: View, target: View) -> None:
             "dst": Walk(target, result),
         }
         last = replace(walks["dst"], slices=())
-        emit.emit_copy(Nest((*lead, rest), {"src": walks["src"], "dst": _on_slice(last, whole)}))
+        emit.emit_copy(Nest((*lead, rest), {"src": walks["src"], "dst": on_slice(last, whole)}))
 
 
-def _on_slice(walk: Walk, number: int) -> Walk:
+def on_slice(walk: Walk, number: int) -> Walk:
     """The walk moved to a later slice, by way of the buffer's slice extent."""
     kind = walk.view.buffer.type
     assert isinstance(kind, MemRefType)
@@ -192,7 +192,7 @@ def _store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
         low.emit.emit_copy(Nest((*lead, whole, chunk), walks))
     if rest:
         walks = {
-            "src": _on_slice(Walk(view, view.strides), whole),
+            "src": on_slice(Walk(view, view.strides), whole),
             "dst": Walk(target.moved(whole * chunk), target.strides),
         }
         low.emit.emit_copy(Nest((*lead, rest), walks))
