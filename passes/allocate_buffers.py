@@ -169,7 +169,7 @@ class _Allocator:
         calls = {op: f"@{op.callee.string_value()}#{number}" for number, op in enumerate(calls_of(function))}
         roots = {op.result: name for op, name in names.items()}
         alternating = {names[op] for op in allocs if copies_of(op) > 1}
-        live = lifetimes(list(_steps(function.body.block, roots, calls)), alternating)
+        live = lifetimes(list(steps_of(function.body.block, roots, calls)), alternating)
         frame: dict[str, int] = {}
         for memory in self.machine.memories.values():
             own = {names[op]: op for op in allocs if tile.memory_of(op.result) == memory.name}
@@ -197,13 +197,13 @@ def copies_of(alloc: tile.AllocOp) -> int:
     return tile.integer(attr) if attr is not None else 1
 
 
-def _steps(block: Block, roots: dict[SSAValue, str], calls: dict[tile.CallOp, str]) -> Iterator[Step]:
+def steps_of(block: Block, roots: dict[SSAValue, str], calls: dict[tile.CallOp, str]) -> Iterator[Step]:
     """The block in program order."""
     for op in block.ops:
         uses = tuple(dict.fromkeys(roots[value] for value in op.operands if value in roots))
         if isinstance(op, tile.AllocOp):
             yield Step(defines=(roots[op.result],))
         elif isinstance(op, tile.ForOp):
-            yield Step(body=tuple(_steps(op.body.block, roots, calls)))
+            yield Step(body=tuple(steps_of(op.body.block, roots, calls)))
         elif uses or isinstance(op, tile.CallOp):
             yield Step(uses=uses, key=calls[op] if isinstance(op, tile.CallOp) else "")

@@ -15,14 +15,13 @@ from npuc.passes.algorithms.synchronize import Limits, synchronize
 from npuc.passes.allocate_buffers import copies_of
 from npuc.passes.command_fields import nothing
 from npuc.passes.programs import callees_first, programs
-from npuc.passes.roots import Aliases, touched
+from npuc.passes.roots import READ_PORTS, WRITE_PORTS, Aliases, touched
+from npuc.passes.select_commands import choice_of
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
-
-READ_PORTS = ("stream", "stationary", "operand", "vrf", "src", "index")
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,8 @@ class _Function:
             elif isinstance(op, tile.CallOp):
                 yield Barrier(op)
             elif isinstance(op, tile.PassOp | tile.CopyOp):
-                queue = op.attributes["queue"]
-                assert isinstance(queue, StringAttr)
-                yield Command(
-                    queue.data, self._accesses(op, READ_PORTS), self._accesses(op, ("out", "dst")), op
-                )
+                reads, writes = self._accesses(op, READ_PORTS), self._accesses(op, WRITE_PORTS)
+                yield Command(choice_of(op)[1], reads, writes, op)
 
     def _accesses(self, op: tile.PassOp | tile.CopyOp, ports: Iterable[str]) -> tuple[Access, ...]:
         names = [name for name in ports if name in op.spec.ports]
@@ -86,12 +82,17 @@ class _Function:
         what = touched(self.machine, self.aliases, op, name)
         if what is None:
             return None
-        if what.alloc is None or copies_of(what.alloc) == 1:
-            return Access(what.space, what.start, what.stop)
-        around = what.alloc.parent_op()
+        if not isinstance(what.root, tile.AllocOp):
+            name = what.root if isinstance(what.root, str) else f"argument {what.root.index}"
+            return Access(f"{what.memory}: {name}", what.start, what.stop)
+        address = tile.integer(what.root.attributes["address"])
+        start, stop = address + what.start, address + what.stop
+        if copies_of(what.root) == 1:
+            return Access(what.memory, start, stop)
+        around = what.root.parent_op()
         assert isinstance(around, tile.ForOp)
-        stride = tile.integer(what.alloc.attributes["copy_stride"])
-        return Access(what.space, what.start, what.stop, copies_of(what.alloc), stride, self.loops[around])
+        stride = tile.integer(what.root.attributes["copy_stride"])
+        return Access(what.memory, start, stop, copies_of(what.root), stride, self.loops[around])
 
     def _write(self, items: Sequence[Item], block: Block) -> None:
         """Put what was found into the block; what has no operation yet goes before the next that has."""

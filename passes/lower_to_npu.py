@@ -14,10 +14,10 @@ from npuc.passes.algorithms.registers import OutOfRegisters, Registers, Sum
 from npuc.passes.allocate_buffers import copies_of
 from npuc.passes.command_fields import Address, NoSuchCommand, Operand, operand_of
 from npuc.passes.programs import callees_first, calls_of, entries, programs
-from npuc.passes.select_commands import instruction_of, module_path
+from npuc.passes.select_commands import choice_of, instruction_of, module_path
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, MemRefType, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -161,7 +161,7 @@ class _Function:
         self.code.append(CommandOp(Instruction("call", CONTROL, {"offset": name}), *self.origin))
 
     def _command(self, op: tile.PassOp | tile.CopyOp) -> None:
-        choice = _text(op, "command"), _text(op, "queue")
+        choice = choice_of(op)
         spec = op.spec
         operands: dict[str, Operand] = {}
         for name, port in spec.ports.items():
@@ -209,13 +209,6 @@ class _Function:
 
 def _is_buffer(value: SSAValue) -> bool:
     return isinstance(value.type, MemRefType)
-
-
-def _text(op: Operation, name: str) -> str:
-    attr = op.attributes.get(name)
-    if not isinstance(attr, StringAttr):
-        raise PassFailedException(f"lower-to-npu: {op.name} has no {name}; run select-commands first")
-    return attr.data
 
 
 def _uses(op: Operation, name: str) -> ArrayAttr | None:

@@ -12,6 +12,9 @@ from xdsl.dialects.builtin import MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
+READ_PORTS = ("stream", "stationary", "operand", "vrf", "src", "index")
+WRITE_PORTS = ("out", "dst")
+
 
 @dataclass
 class Aliases:
@@ -51,15 +54,16 @@ class Aliases:
 
 @dataclass(frozen=True)
 class Touched:
-    """Bytes [start, stop) of a space: a memory, or an object in it that lies apart from all others.
+    """Bytes [start, stop) of an object that lies apart from all others.
 
-    ``alloc`` is the buffer where it is one; None if only its name is known.
+    The object is the buffer's allocation, a function's argument, or the name of a cache's part, of which the
+    layers and slots are not told apart.
     """
 
-    space: str
+    memory: str
+    root: tile.AllocOp | BlockArgument | str
     start: int
     stop: int
-    alloc: tile.AllocOp | None = None
 
 
 def touched(machine: Machine, aliases: Aliases, op: tile.PassOp | tile.CopyOp, name: str) -> Touched | None:
@@ -71,16 +75,12 @@ def touched(machine: Machine, aliases: Aliases, op: tile.PassOp | tile.CopyOp, n
         return None
     memory = tile.memory_of(value)
     if isinstance(owner, tile.CacheSlotOp):
-        return Touched(f"{memory}:{owner.symbol.string_value()}.{owner.part.data}", 0, 1)
-    start, stop = _extent(
-        machine, op.spec.size if name != "index" else (op.spec.size[_index_dim(op)],), port, value
-    )
-    if isinstance(owner, tile.AllocOp):
-        address = tile.integer(owner.attributes["address"])
-        return Touched(memory, address + start, address + stop, owner)
-    root = aliases.root(value)
-    assert isinstance(root, BlockArgument)
-    return Touched(f"{memory}:argument {root.index}", start, stop)
+        return Touched(memory, f"{owner.symbol.string_value()}.{owner.part.data}", 0, 1)
+    size = op.spec.size if name != "index" else (op.spec.size[_index_dim(op)],)
+    start, stop = _extent(machine, size, port, value)
+    root = owner if isinstance(owner, tile.AllocOp) else aliases.root(value)
+    assert isinstance(root, tile.AllocOp | BlockArgument)
+    return Touched(memory, root, start, stop)
 
 
 def _index_dim(op: Operation) -> int:

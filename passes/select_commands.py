@@ -57,6 +57,20 @@ def instruction_of(
     return copy_instruction(machine, choice, op.spec, operands, limits)
 
 
+def choice_of(op: Operation) -> tuple[str, str]:
+    """The command and queue that this pass chose.
+
+    Raises:
+        PassFailedException: it has not run.
+    """
+    chosen = tuple(op.attributes.get(name) for name in ("command", "queue"))
+    match chosen:
+        case StringAttr() as command, StringAttr() as queue:
+            return command.data, queue.data
+        case _:
+            raise PassFailedException(f"{op.name} has no command; run select-commands first")
+
+
 def module_path(op: Operation) -> str:
     """The checkpoint module an operation came from, "" if unknown."""
     module = op.attributes.get("module")
@@ -70,7 +84,7 @@ def _select(machine: Machine, op: tile.PassOp | tile.CopyOp) -> list[str]:
     busy = _contracting_queues(machine)
     for number, choice in enumerate(_choices(machine, op)):
         try:
-            instruction = _prototype(machine, op, choice)
+            instruction = prototype(machine, op, choice)
         except NoSuchCommand as error:
             refused.append(f"{choice[0]} on {choice[1]}: {error}")
             continue
@@ -110,7 +124,12 @@ def _loads_operand_memory(machine: Machine, op: tile.PassOp | tile.CopyOp) -> bo
     return tile.memory_of(op.buffers[op.spec.ports["out"].buffer]) not in streamed
 
 
-def _prototype(machine: Machine, op: tile.PassOp | tile.CopyOp, choice: tuple[str, str]) -> Instruction:
+def cycles_of(machine: Machine, op: tile.PassOp | tile.CopyOp) -> int:
+    """What a pass or copy costs as the command chosen for it."""
+    return machine.cost(prototype(machine, op, choice_of(op))).cycles
+
+
+def prototype(machine: Machine, op: tile.PassOp | tile.CopyOp, choice: tuple[str, str]) -> Instruction:
     """The instruction with its buffers at address 0."""
     spec = op.spec
     operands: dict[str, Operand] = {}

@@ -18,13 +18,21 @@ from xdsl.dialects.func import FuncOp
 
 TOY = str(Path(__file__).parents[2] / "toy" / "toy.npu")
 PLACES = {"rngd": ("hbm", "dm", "trf", 64), TOY: ("dram", "spm", "spm", 1)}
-PASSES = ("select-commands", "allocate-buffers", "insert-sync", "lower-to-npu")
+PASSES = (
+    "select-commands",
+    "order-commands",
+    "multi-buffer",
+    "allocate-buffers",
+    "insert-sync",
+    "lower-to-npu",
+)
 
 
 def schedule(module: ModuleOp, target: str) -> EmittedProgram:
     module.verify()
     for name in PASSES:
-        load_pass(name)(target).apply(Context(), module)  # type: ignore[call-arg]
+        options = {} if name == "multi-buffer" else {"target": target}
+        load_pass(name)(**options).apply(Context(), module)
         module.verify()
     (program,) = emit_programs(module, target)
     return program

@@ -1,0 +1,185 @@
+"""Orders commands so that loads run ahead of the work that needs them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from npuc.backends.machine import Machine
+from npuc.ir import tile
+from npuc.passes.algorithms.allocate import lifetimes
+from npuc.passes.algorithms.order import Node, Space, order, peaks
+from npuc.passes.allocate_buffers import steps_of
+from npuc.passes.programs import buffer_bytes, callees_first, calls_of, programs
+from npuc.passes.roots import WRITE_PORTS, Aliases, Touched, touched
+from npuc.passes.select_commands import choice_of, cycles_of
+from npuc.passes.target_option import machine_of
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, Operation
+from xdsl.passes import ModulePass
+
+Command = tile.PassOp | tile.CopyOp
+SHARE = 0.75
+"""Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers."""
+
+
+@dataclass(frozen=True)
+class OrderCommandsPass(ModulePass):
+    """Reorders passes, copies and loops within each stretch between calls.
+
+    Dependences, the machine's costs, and the memory that callers leave decide; in a loop no more memory is
+    used than before. Buffers move next to their first use, so that their lifetimes follow.
+    """
+
+    name = "order-commands"
+    target: str
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = machine_of(self.target)
+        for program in programs(op):
+            aliases = Aliases.of(program)
+            functions = callees_first(program)
+            held = _held_by_callers(machine, functions)
+            for function in functions:
+                own = held[function.sym_name.data]
+                room = {m.name: int(SHARE * (m.size - own[m.name])) for m in machine.memories.values()}
+                scheduler = _Scheduler(machine, aliases)
+                for loop in function.walk():
+                    if isinstance(loop, tile.ForOp):
+                        scheduler.schedule(loop.body.block, {})
+                scheduler.schedule(function.body.block, room)
+
+
+def _held_by_callers(machine: Machine, functions: Sequence[FuncOp]) -> dict[str, Counter[str]]:
+    """Per function and memory the most bytes that are alive in its callers while it runs."""
+    held = {f.sym_name.data: Counter[str]() for f in functions}
+    for function in reversed(functions):
+        allocs = {op.result: op for op in function.walk() if isinstance(op, tile.AllocOp)}
+        roots = {value: str(number) for number, value in enumerate(allocs)}
+        keys = {op: f"call {number}" for number, op in enumerate(calls_of(function))}
+        live = lifetimes(list(steps_of(function.body.block, roots, keys)))
+        for call, key in keys.items():
+            total = Counter(held[function.sym_name.data])
+            for value, name in roots.items():
+                if live.buffers[name].meets(live.steps[key]):
+                    total[tile.memory_of(value)] += buffer_bytes(machine, value)
+            held[call.callee.string_value()] |= total
+    return held
+
+
+class _Scheduler:
+    """Reorders the blocks of one function."""
+
+    def __init__(self, machine: Machine, aliases: Aliases) -> None:
+        self.machine = machine
+        self.aliases = aliases
+
+    def schedule(self, block: Block, room: Mapping[str, int]) -> None:
+        """Reorder each stretch of a block; ``room`` is what its buffers may take together per memory."""
+        stretch: list[Operation] = []
+        for op in list(block.ops):
+            if any(isinstance(inner, tile.CallOp) for inner in op.walk()):
+                self._reorder(block, stretch, room)
+                stretch = []
+            elif op.name != "func.return":
+                stretch.append(op)
+        self._reorder(block, stretch, room)
+
+    def _reorder(self, block: Block, stretch: Sequence[Operation], room: Mapping[str, int]) -> None:
+        nodes = [op for op in stretch if isinstance(op, Command | tile.ForOp)]
+        if len(nodes) < 2:
+            return
+        allocs = [op for op in block.ops if isinstance(op, tile.AllocOp)]
+        users = {op: _users(op, block) for op in allocs}
+        own = [op for op in allocs if users[op] and users[op] <= set(nodes)]
+        outside = Counter[str]()
+        for op in allocs:
+            if op not in own:
+                outside[tile.memory_of(op.result)] += buffer_bytes(self.machine, op.result)
+        spaces = {
+            str(n): Space(tile.memory_of(op.result), buffer_bytes(self.machine, op.result))
+            for n, op in enumerate(own)
+        }
+        plain = self._nodes(nodes, {op: str(n) for n, op in enumerate(own)}, users)
+        budgets = peaks(plain, spaces)
+        for memory, size in room.items():
+            budgets[memory] = max(budgets.get(memory, 0), size - outside[memory])
+        chosen = [nodes[i] for i in order(plain, spaces, budgets)]
+        _rewrite(stretch, chosen, {op: users[op] for op in own})
+
+    def _nodes(
+        self,
+        nodes: Sequence[Operation],
+        names: Mapping[tile.AllocOp, str],
+        users: Mapping[tile.AllocOp, set[Operation]],
+    ) -> list[Node]:
+        history: dict[object, list[tuple[int, Touched, bool]]] = defaultdict(list)
+        found: list[Node] = []
+        for number, op in enumerate(nodes):
+            before: set[int] = set()
+            for what, writes in self._accesses(op):
+                for earlier, other, wrote in history[what.root]:
+                    meets = other.start < what.stop and what.start < other.stop
+                    if (writes or wrote) and meets and earlier != number:
+                        before.add(earlier)
+                history[what.root].append((number, what, writes))
+            buffers = tuple(name for alloc, name in names.items() if op in users[alloc])
+            work = self._work(op)
+            found.append(Node(tuple(work), max(work.values(), default=0), tuple(sorted(before)), buffers))
+        return found
+
+    def _accesses(self, op: Operation) -> Iterator[tuple[Touched, bool]]:
+        """What a node touches, and whether it writes it."""
+        for inner in op.walk():
+            if isinstance(inner, Command):
+                for name in inner.spec.ports:
+                    what = touched(self.machine, self.aliases, inner, name)
+                    if what is not None:
+                        yield what, name in WRITE_PORTS
+
+    def _work(self, op: Operation) -> Counter[str]:
+        """Cycles per queue."""
+        total = Counter[str]()
+        if isinstance(op, Command):
+            total[choice_of(op)[1]] = cycles_of(self.machine, op)
+        elif isinstance(op, tile.ForOp):
+            for inner in op.body.block.ops:
+                for queue, cycles in self._work(inner).items():
+                    total[queue] += cycles * tile.integer(op.count)
+        return total
+
+
+def _users(alloc: tile.AllocOp, block: Block) -> set[Operation]:
+    """The operations of the block that use the buffer, inside themselves or directly."""
+    found: set[Operation] = set()
+    for use in alloc.result.uses:
+        op = block.find_ancestor_op_in_block(use.operation)
+        assert op is not None
+        found.add(op)
+    return found
+
+
+def _rewrite(
+    stretch: Sequence[Operation], nodes: Sequence[Operation], users: Mapping[tile.AllocOp, set[Operation]]
+) -> None:
+    """Put the nodes in order, each behind the buffers it is the first to use; all else comes before."""
+    anchor = stretch[-1].next_op
+    block = stretch[0].parent_block()
+    assert block is not None
+    waiting = dict(users)
+    first = [op for op in stretch if op not in set(nodes) and op not in waiting]
+    ordered: list[Operation] = list(first)
+    for node in nodes:
+        begun = [alloc for alloc, uses in waiting.items() if node in uses]
+        ordered += [*begun, node]
+        for alloc in begun:
+            del waiting[alloc]
+    for op in stretch:
+        op.detach()
+    if anchor is None:
+        block.add_ops(ordered)
+    else:
+        block.insert_ops_before(ordered, anchor)
