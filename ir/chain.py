@@ -41,9 +41,8 @@ def _truth(function: Any) -> Binary:
 
 
 def _exp(v: Tensor, out: Tensor | None) -> Tensor:
-    """e to the v; 0 below e^-87, as on machines without subnormals. Avoids the slow path of torch for those."""
-    large = v.numel() > MANY
-    y = torch.exp(torch.clamp_min(v, -87.0, out=out) if large else v, out=out)
+    """e to the v; 0 below e^-87, as on machines without subnormals, for which torch takes a slow path."""
+    y = torch.clamp_min(v, -87.0, out=out).exp_() if v.numel() > MANY else torch.exp(v, out=out)
     return torch.threshold_(y, SMALLEST, 0.0)
 
 

@@ -220,9 +220,7 @@ class Monitor:
             if count > 0 and ("leak", semaphore, where) not in self._seen:
                 self._seen.add(("leak", semaphore, where))
                 last = signaller[semaphore]
-                text = (
-                    f"semaphore {semaphore} holds {count} at {where}; the last to signal it is {last.where}"
-                )
+                text = f"semaphore {semaphore} holds {count} at {where}, signalled last by {last.where}"
                 self.report("leak", text, (last,))
 
 

@@ -174,21 +174,17 @@ class _CoreTime:
         found: list[str] = []
         for queue in self.queues.values():
             if queue.waiting and queue.running is None:
-                lacking = [
-                    use for use in queue.waiting[0].waits if self.semaphores[use.semaphore] < use.count
-                ]
                 needs = " and ".join(
-                    f"{use.count} of semaphore {use.semaphore}, which holds {self.semaphores[use.semaphore]}"
-                    for use in lacking
+                    f"{count} of semaphore {semaphore}, which holds {self.semaphores[semaphore]}"
+                    for semaphore, count in queue.waiting[0].waits
+                    if self.semaphores[semaphore] < count
                 )
                 found.append(f"{queue.waiting[0].item.where} on queue {queue.name} waits for {needs}")
         if isinstance(self.next, Job):
             found.append(f"the sequencer waits to dispatch {self.next.item.where}: its queue is full")
         elif self.next is not None:
-            held = [f"semaphore {i} holds {n}" for i, n in enumerate(self.semaphores) if n]
-            found.append(
-                f"{self.next.where} waits for the queues to be idle and {', '.join(held) or 'no token'}"
-            )
+            held = "".join(f"; semaphore {i} holds {n}" for i, n in enumerate(self.semaphores) if n)
+            found.append(f"{self.next.where} waits for idle queues and empty semaphores{held}")
         return tuple(found)
 
 
