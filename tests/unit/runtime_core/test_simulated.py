@@ -26,13 +26,13 @@ PROMPTS = [[1, 5, 9], list(range(4, 24)), [7] * 8, [11], [30, 29, 28, 27]]
 
 @pytest.fixture(scope="module")
 def compiled(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model for the first NPU, away from the checkpoint."""
-    made = tmp_path_factory.mktemp("compiled") / "first"
+    """The compiled tiny model, moved elsewhere, with the checkpoint gone."""
+    made = tmp_path_factory.mktemp("compiled") / "made"
     checkpoint = made.with_name("checkpoint")
     shutil.copytree(tiny_model, checkpoint)
     compile_model(Compilation(str(checkpoint), "rngd", buckets=BUCKETS), made)
     shutil.rmtree(checkpoint)
-    return shutil.move(made, made.with_name("moved"))
+    return made.rename(made.with_name("moved"))
 
 
 def test_generation_is_that_of_transformers(compiled: Path, fake_llm: Callable[..., LLM]) -> None:
