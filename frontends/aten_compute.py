@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from npuc.frontends.aten_elementwise import as_type, map_flat
-from npuc.frontends.fx_import import Flat, FxImporter, Result, Value, lowers
+from npuc.frontends.fx_import import Flat, FxImporter, Result, Value, expressions, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
 from torch.fx import Node
@@ -26,7 +27,7 @@ def _linear(imp: FxImporter, node: Node, x: Any, weight: SSAValue, bias: Any) ->
     base = value.base if isinstance(value, Flat) else value
     result = imp.emit(graph.LinearOp(base, weight, None if bias is None else imp.value(bias)))
     if isinstance(value, Flat):
-        return Flat(result, (*value.shape[:-1], node.meta["val"].shape[-1]))
+        return Flat(result, expressions(node.meta["val"]))
     return result
 
 
@@ -42,7 +43,11 @@ def lower_matmul(imp: FxImporter, node: Node) -> Value:
         return _linear(imp, node, x, transposed, bias)
     if bias is not None:
         raise imp.unsupported("addmm whose right side is not a weight")
-    return _matmul(imp, imp.value(x), imp.value(w))
+    right = imp.value(w)
+    if isinstance(imp.raw(x), Flat) and len(shape_of(right)) != 2:
+        raise imp.unsupported("a product of a flattened view and no matrix")
+    result = map_flat(imp, imp.raw(x), lambda left: _matmul(imp, left, right))
+    return replace(result, shape=expressions(node.meta["val"])) if isinstance(result, Flat) else result
 
 
 def _rank(node: Node) -> int:

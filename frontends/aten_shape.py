@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from npuc.frontends.fx_import import LOWERINGS, Flat, FxImporter, NotAffine, Result, Value, lowers
+from npuc.frontends.fx_import import (
+    LOWERINGS,
+    Flat,
+    FxImporter,
+    NotAffine,
+    Result,
+    Value,
+    expressions,
+    lowers,
+)
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
 from npuc.ir.shapes import Dim
@@ -28,7 +37,7 @@ def lower_view(imp: FxImporter, node: Node) -> Value:
     try:
         shape = imp.sizes(node)
     except NotAffine:
-        exprs = tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in tensor.shape)
+        exprs = expressions(tensor)
         last = shape_of(base)[-1]
         if len(exprs) != 2 or exprs[-1] != last:
             raise imp.unsupported(f"the flattened shape {[str(e) for e in exprs]} is not affine") from None
@@ -212,7 +221,10 @@ def lower_full(imp: FxImporter, node: Node) -> SSAValue:
     return imp.broadcast(imp.scalar(fill, imp.element(node)), imp.sizes(node))
 
 
-@lowers("aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default")
+@lowers(
+    "aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default",
+    "aten.empty_permuted.default",
+)  # fmt: skip
 def lower_empty(imp: FxImporter, node: Node) -> SSAValue:
     """Uninitialized memory, which the model is about to overwrite: zeros."""
     return imp.broadcast(imp.scalar(0, imp.element(node)), imp.sizes(node))

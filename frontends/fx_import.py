@@ -61,6 +61,11 @@ class NotAffine(Exception):
     """A size that is no affine expression over (batch, seq, ctx)."""
 
 
+def expressions(tensor: Tensor) -> tuple[sympy.Expr, ...]:
+    """The sizes of a traced tensor."""
+    return tuple(sympy.sympify(s.node.expr if isinstance(s, torch.SymInt) else s) for s in tensor.shape)
+
+
 def affine(expression: Any, symbols: Mapping[sympy.Symbol, AffineExpr]) -> Dim:
     """The size as an integer or affine expression.
 
@@ -82,7 +87,7 @@ def affine(expression: Any, symbols: Mapping[sympy.Symbol, AffineExpr]) -> Dim:
         return result
     if len(parts) == 2 and isinstance(parts[1], int) and not isinstance(parts[0], int):
         if isinstance(expr, FloorDiv):
-            return parts[0].floor_div(parts[1])
+            return parts[0] // parts[1]
         if isinstance(expr, Mod | PythonMod):
             return parts[0] % parts[1]
     raise NotAffine(str(expr))

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from npuc.ir.errors import UserError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as symbolic_config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 # Example sizes: primes that no configuration has by chance, so that a size tells which symbol it is.
@@ -188,21 +190,26 @@ def _sizes(*names: str) -> tuple[int, ...]:
     return tuple(SIZES[name] for name in names)
 
 
-def _export(wrapper: nn.Module, inputs: list[Tensor], where: str) -> ExportedProgram:
+def export_program(wrapper: nn.Module, inputs: list[Tensor], where: str) -> ExportedProgram:
     """torch.export with every dimension of a symbol's size dynamic, decomposed to core ATen."""
-    symbols = {size: Dim(name, min=1) for name, size in SIZES.items()}
+    # From 2: a size of 1 takes the same path, for the IR broadcasts only what is 1 in every program.
+    symbols = {size: Dim(name, min=2) for name, size in SIZES.items()}
     shapes = [{i: symbols[s] for i, s in enumerate(x.shape) if s in symbols} for x in inputs]
-    table = torch.export.default_decompositions()
-    kept = [op for op in table if op._schema.name.removeprefix("aten::") in _KEPT]
-    for op in kept:
-        del table[op]
     names = list(inspect.signature(wrapper.forward).parameters)
     variadic = len(names) < len(inputs)
     dynamic = {names[0]: shapes[0], names[1]: tuple(shapes[1:])} if variadic else tuple(shapes)
-    with _reporting(where), warnings.catch_warnings(), torch.no_grad():
+    sizes_of_one = symbolic_config.patch(backed_size_oblivious=True)  # no guards against sizes of 1
+    with _reporting(where), warnings.catch_warnings(), torch.no_grad(), sizes_of_one:
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tuple(inputs), dynamic_shapes=dynamic, strict=False)
-        return program.run_decompositions(table)
+        return program.run_decompositions(dict(_decompositions()))
+
+
+@cache
+def _decompositions() -> dict[Any, Any]:
+    """torch's table to core ATen, without the operators that the graph dialect has itself."""
+    table = torch.export.default_decompositions()
+    return {op: f for op, f in table.items() if op._schema.name.removeprefix("aten::") not in _KEPT}
 
 
 @contextmanager
@@ -262,12 +269,12 @@ def _trace(config: Any, dtype: torch.dtype, attention: str) -> TracedModel:
     if attention == IMPLEMENTATION and any(k.cache and not k.attentions for k in layers.kinds):
         raise _Bypassed
     with _restored(model), _marking_head(model), layers.opaque():
-        outer = TracedGraph(_export(main, inputs, where), "", "model")
+        outer = TracedGraph(export_program(main, inputs, where), "", "model")
     bodies: dict[str, TracedGraph] = {}
     for kind in layers.kinds:
         with _restored(model), mode:
             probe = torch.zeros(_sizes("ctx"), dtype=torch.int64)
             tensors = [probe, *(torch.empty(t.shape, dtype=t.dtype) for t in kind.inputs)]
-        program = _export(_Body(kind, True), tensors, kind.path.format(kind.index))
+        program = export_program(_Body(kind, True), tensors, kind.path.format(kind.index))
         bodies[kind.name] = TracedGraph(program, kind.path, "layer")
     return TracedModel(model, outer, bodies, layers, ["tokens", "positions"], missing)

@@ -72,7 +72,7 @@ def _description(config: object, dtype: str) -> dict[str, Attribute]:
     return result
 
 
-def _symbols(graphs: TracedGraph) -> dict[sympy.Symbol, AffineExpr]:
+def size_symbols(graphs: TracedGraph) -> dict[sympy.Symbol, AffineExpr]:
     """The meaning of each size symbol, told by the example sizes of the inputs."""
     found: dict[sympy.Symbol, AffineExpr] = {}
     for node in graphs.program.graph.nodes:
@@ -134,7 +134,7 @@ class ModuleImporter:
         kind: LayerKind | None,
         cache: str | None,
     ) -> FuncOp:
-        symbols = _symbols(traced)
+        symbols = size_symbols(traced)
         types = [input_type(node, symbols) for node in inputs]
         block = Block(arg_types=types)
         members = None if kind is None else kind.members
