@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any, cast
 
 from npuc.tools import irc
-from npuc.tools.command import duration, progress_bar, quiet_libraries
+from npuc.tools.command import duration, progress_bar, quiet_libraries, table
 from npuc.tools.environment import NO_COLOR
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MODEL = REPOSITORY / "demo" / "model"
-ARTIFACT = REPOSITORY / "build" / "demo"
-SHOWN = "build/demo"  # as typed in the repository
+MODEL, ARTIFACT = "demo/model", "build/demo"  # in the repository
 TARGET = "rngd"
 PROMPT = "When the operand"
 NEW_TOKENS = 40
@@ -22,7 +21,7 @@ BUCKETS = {"prefill": "1x32", "decode": "1x128"}
 
 
 def title(text: str) -> None:
-    """Print a heading."""
+    """Print a heading: a command as the user would type it, or a sentence."""
     bold = sys.stdout.isatty() and not NO_COLOR.value
     print(f"\n\033[1m{text}\033[0m" if bold else f"\n{text}", flush=True)
 
@@ -59,7 +58,7 @@ def in_transformers() -> tuple[str, list[int]]:
 
 def show_texts() -> bool:
     """Print both texts and whether they agree."""
-    title(f"irc run {SHOWN} --prompt '{PROMPT}' --max-new-tokens {NEW_TOKENS}")
+    title(f"$ irc run {ARTIFACT} --prompt '{PROMPT}' --max-new-tokens {NEW_TOKENS}")
     ours = on_the_npu()
     text, tokens = in_transformers()
     for name, found in (("simulated NPU", ours.text), ("transformers", text)):
@@ -75,32 +74,33 @@ def show_texts() -> bool:
     return same
 
 
-NEXT = f"""
-  irc verify {SHOWN} --against demo/model               every logit against transformers
-  irc objdump {SHOWN} --program decode_1x128            each command and the module it came from
-  irc profile {SHOWN} --program decode_1x128 --trace build/trace.json   a timeline for ui.perfetto.dev
-  irc compile demo/model -t {TARGET} --compile-to tile     the IR at any phase
-  irc compile MODEL -t {TARGET} -o OUT                     a checkpoint of yours, or a hub id
-  irc --help
-(irc is .venv/bin/irc)"""
+NEXT = [
+    [f"irc verify {ARTIFACT} --against {MODEL}", "every logit against transformers"],
+    [f"irc objdump {ARTIFACT} --program decode_1x128", "each command, and the module it came from"],
+    [f"irc sim {ARTIFACT} --sanitize", "look for races and reads of unwritten bytes"],
+    [f"irc compile {MODEL} -t {TARGET} --compile-to tile", "the IR after any phase"],
+    [f"irc compile MODEL -t {TARGET} -o OUT", "another checkpoint: a directory or a hub id"],
+    ["irc --help", "everything else; irc is .venv/bin/irc"],
+]
 
 
 def main() -> int:
     """Run the demonstration; 1 if the texts differ or a command fails."""
     print("A language model, compiled for FuriosaAI's RNGD and run command by command on npuc's simulator.")
+    os.chdir(REPOSITORY)
     quiet_libraries()
     buckets = [word for kind, text in BUCKETS.items() for word in (f"--{kind}-buckets", text)]
-    words = ["compile", str(MODEL), "-t", TARGET, "-o", str(ARTIFACT), *buckets]
-    title(f"irc compile demo/model -t {TARGET} -o {SHOWN} {' '.join(buckets)}")
+    words = ["compile", MODEL, "-t", TARGET, "-o", ARTIFACT, *buckets]
+    title(f"$ irc compile {MODEL} -t {TARGET} -o {ARTIFACT} {' '.join(buckets)}")
     if irc.main(words):
         return 1
     same = show_texts()
     for command in ("inspect", "profile"):
-        title(f"irc {command} {SHOWN}")
-        if irc.main([command, str(ARTIFACT)]):
+        title(f"$ irc {command} {ARTIFACT}")
+        if irc.main([command, ARTIFACT]):
             return 1
     title("What to try next")
-    print(NEXT)
+    print(table(NEXT))
     return 0 if same else 1
 
 

@@ -107,7 +107,7 @@ def summary(found: dict[str, Any]) -> str:
     programs = [[f"  {p['name']}", size(p["bytes"])] for p in found["programs"]]
     return "\n".join(
         [
-            f"{found['artifact']}: {len(programs)} programs, weights {size(found['weight_bytes'])}, "
+            f"{found['artifact']}: {len(programs)} programs and {size(found['weight_bytes'])} of weights, "
             f"in {duration(found['seconds'])} with {size(found['peak_rss_bytes'])} of memory",
             "",
             "Phases:",
@@ -115,8 +115,6 @@ def summary(found: dict[str, Any]) -> str:
             "",
             "Programs:",
             table(programs, right=(1,)),
-            "",
-            f"Next: irc run {found['artifact']} --prompt '…'",
         ]
     )
 

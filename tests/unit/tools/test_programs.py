@@ -1,13 +1,18 @@
-"""compile, inspect, objdump and asm on the demonstration model."""
+"""Every subcommand that takes a model, an artifact or a program, on the demonstration model."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from npuc.ir.legality import PHASES
+from npuc.runtime.manifest import read_manifest, write_manifest
 from npuc.tools import irc
 from npuc.tools.commands import compile as compile_command
 
@@ -144,3 +149,102 @@ def test_objdump_and_asm_are_inverse(artifact: Path, tmp_path: Path, capsys: Cap
     assert run(capsys, "inspect", tmp_path / "again.elf")["target"] == "rngd"
     error = run(capsys, "objdump", artifact, status=1)["error"]
     assert error["remedy"] == "--program: prefill_1x16, decode_1x32"
+
+
+def test_run_writes_what_transformers_writes(artifact: Path, demo_model: Path, capsys: Capture) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    model = AutoModelForCausalLM.from_pretrained(demo_model)
+    tokens = tokenizer("The function", return_tensors="pt")
+    expected = model.generate(**tokens, max_new_tokens=8, do_sample=False)[0, tokens["input_ids"].shape[1] :]
+    found = run(capsys, "run", artifact, "--prompt", "The function", "--max-new-tokens", "8")
+    assert found["token_ids"] == expected.tolist()
+    assert found["prompt_tokens"] == tokens["input_ids"].shape[1]
+    assert found["finish_reason"] == "length"
+    assert found["simulated_seconds"] > 0
+    text = tokenizer.decode(expected)
+    assert (found["prompt"], found["text"]) == ("The function", text)
+    assert irc.main(["run", str(artifact), "--prompt", "The function", "--max-new-tokens", "8"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"The function{text}\n"
+    assert "8 new, length" in captured.err
+
+
+def test_run_takes_several_prompts_and_token_ids(artifact: Path, capsys: Capture) -> None:
+    flags = ["--max-new-tokens", "3"]
+    both = run(capsys, "run", artifact, "--prompt", "The function", "--prompt", "If the", *flags)
+    assert [o["prompt"] for o in both["outputs"]] == ["The function", "If the"]
+    ids = run(capsys, "run", artifact, "--prompt-ids", "0,300,301", *flags)
+    assert ids["prompt_tokens"] == 3
+    # Without a limit as many tokens as there is room for, at most.
+    longest = run(capsys, "run", artifact, "--prompt-ids", "0,300,301", "--ignore-eos")
+    assert len(longest["token_ids"]) == 32 - 3 + 1
+    error = run(capsys, "run", artifact, "--prompt", "a " * 17, status=1)["error"]
+    assert error["kind"] == "prompt-too-long"
+
+
+def test_verify(artifact: Path, demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "The function returns a list of the names.<|endoftext|>If the value is not given, it is None."
+    )
+    found = run(capsys, "verify", artifact, "--against", demo_model, "--text", text)
+    assert found["passed"]
+    assert found["max_rel_error"] <= found["limit"] == 1e-4
+    assert found["top1_agreement"] == 1.0
+    assert found["perplexity"] == pytest.approx(found["reference_perplexity"], rel=1e-5)
+    assert {p["name"] for p in found["programs"]} == {"prefill_1x16", "decode_1x32"}
+    strict = ["--documents", "1", "--max-rel-error", "1e-12"]
+    failed = run(capsys, "verify", artifact, "--against", demo_model, "--text", text, *strict, status=1)
+    assert not failed["passed"]
+
+
+def test_profile(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
+    programs = {p["name"]: p for p in run(capsys, "profile", artifact)["programs"]}
+    assert programs.keys() == {"prefill_1x16", "decode_1x32"}
+    for program in programs.values():
+        assert program["roofline_cycles"] <= program["cycles"]
+        assert program["least_dram_bytes"] <= program["dram_bytes"]
+        assert all(0 <= share <= 1 for share in program["utilization"].values())
+    # 4 layers of 2·128·128 + 2·128·64 + 3·128·344 weights, the tied head, and attention over 32 positions.
+    assert programs["decode_1x32"]["macs"] == 4 * 181248 + 1024 * 128 + 4 * 4 * 32 * 64
+    trace = tmp_path / "trace.json"
+    run(capsys, "profile", artifact, "--program", "decode_1x32", "--trace", trace)
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert max(e["ts"] + e["dur"] for e in events if e["ph"] == "X") == pytest.approx(
+        programs["decode_1x32"]["seconds"] * 1e6, rel=0.01
+    )
+    error = run(capsys, "profile", artifact, "--trace", trace, status=1)["error"]
+    assert error["remedy"] == "--program: prefill_1x16, decode_1x32"
+
+
+def test_sim_finds_no_hazard(artifact: Path, capsys: Capture) -> None:
+    found = run(capsys, "sim", artifact, "--sanitize", "--program", "decode_1x32")
+    assert found["passed"]
+    (program,) = found["programs"]
+    assert program["commands"] > 100
+    assert program["hazards"] == []
+
+
+def test_sim_reports_a_removed_wait(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A program whose first wait is taken out by hand races, and the report names the module."""
+    copy = tmp_path / "copy"
+    shutil.copytree(artifact, copy)
+    dumped = run(capsys, "objdump", copy, "--program", "decode_1x32")
+    file = Path(dumped["file"])
+    text = tmp_path / "program.s"
+    text.write_text(re.sub(r" wait=\S+", "", dumped["text"], count=1))
+    run(capsys, "asm", text, "--like", file, "-o", file)
+    flags = ["--sanitize", "--program", "decode_1x32"]
+    assert run(capsys, "sim", copy, *flags, status=1)["error"]["kind"] == "damaged-artifact"
+    manifest = copy / "artifact.json"
+    old = read_manifest(manifest.read_bytes(), str(manifest))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    name = str(file.relative_to(copy))
+    files = tuple(replace(f, sha256=digest) if f.path == name else f for f in old.files)
+    manifest.write_bytes(write_manifest(replace(old, files=files)))
+    found = run(capsys, "sim", copy, *flags, status=1)
+    assert not found["passed"]
+    assert "race" in {hazard["kind"] for hazard in found["programs"][0]["hazards"]}
+    assert "model.layers" in found["programs"][0]["hazards"][0]["text"]
