@@ -37,9 +37,10 @@ def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
         # Placements first: how a weight is packed depends on where its user's operands lie.
         "layout": f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
         "tile": f"lower-to-tile{{{on}}}",
-        # Commands before addresses (a command's queue decides what may overlap), addresses before
-        # synchronization (reused bytes are dependencies too).
-        "schedule": f"select-commands{{{on}}},allocate-buffers{{{on}}},insert-sync{{{on}}},lower-to-npu{{{on}}}",
+        # Commands before their order (costs decide), order before addresses (it decides what is alive at
+        # once), addresses before synchronization (reused bytes are dependencies too).
+        "schedule": f"select-commands{{{on}}},order-commands{{{on}}},multi-buffer,"
+        f"allocate-buffers{{{on}}},insert-sync{{{on}}},lower-to-npu{{{on}}}",
     }
 
 
