@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from npuc.backends.instruction import FieldValue, Instruction, Reg, SemaphoreUse
 from npuc.ir.tile import int_array, integer, ints
@@ -13,6 +14,7 @@ from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
     DictionaryAttr,
+    Float32Type,
     FloatAttr,
     IntegerAttr,
     StringAttr,
@@ -161,8 +163,8 @@ def field_value(attr: Attribute) -> FieldValue:
             return attr.data
         case ArrayAttr():
             return tuple(v.data for v in attr if isinstance(v, StringAttr))
-        case DenseArrayBase() if attr.elt_type == f32:
-            return tuple(float(v) for v in attr.get_values())
+        case DenseArrayBase() if isinstance(attr.elt_type, Float32Type):
+            return tuple(cast("DenseArrayBase[Float32Type]", attr).get_values())
         case _:
             return ints(attr)
 
@@ -172,9 +174,9 @@ def uses_attr(uses: Iterable[tuple[int, int]]) -> ArrayAttr[DenseArrayBase]:
     return ArrayAttr([int_array(use) for use in uses])
 
 
-def uses(attr: ArrayAttr[DenseArrayBase] | None) -> tuple[SemaphoreUse, ...]:
-    """The inverse of ``uses_attr``."""
-    return tuple(SemaphoreUse(*ints(use)) for use in attr or ())
+def uses(attr: Attribute | None) -> tuple[SemaphoreUse, ...]:
+    """The inverse of ``uses_attr``; none where there is no attribute."""
+    return tuple(SemaphoreUse(*ints(use)) for use in attr) if isinstance(attr, ArrayAttr) else ()
 
 
 NPU = Dialect("npu", [ProgramOp, LabelOp, CommandOp], [])

@@ -167,7 +167,7 @@ class _Allocator:
         allocs = [op for op in function.walk() if isinstance(op, tile.AllocOp)]
         names = {op: f"{op.result.name_hint or 'buffer'}#{number}" for number, op in enumerate(allocs)}
         calls = {op: f"@{op.callee.string_value()}#{number}" for number, op in enumerate(calls_of(function))}
-        roots = {op.result: name for op, name in names.items()}
+        roots: dict[SSAValue, str] = {op.result: name for op, name in names.items()}
         alternating = {names[op] for op in allocs if copies_of(op) > 1}
         live = lifetimes(list(steps_of(function.body.block, roots, calls)), alternating)
         frame: dict[str, int] = {}

@@ -17,7 +17,7 @@ from npuc.passes.programs import callees_first, calls_of, entries, programs
 from npuc.passes.select_commands import choice_of, instruction_of, module_path
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, MemRefType, ModuleOp
+from xdsl.dialects.builtin import MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -181,8 +181,8 @@ class _Function:
         except NoSuchCommand as error:
             self._report(op, [f"{choice[0]}: {error}"])
             return
-        waits, signals = (_uses(op, name) for name in ("waits", "signals"))
-        instruction = Instruction(plain.command, plain.queue, plain.fields, uses(waits), uses(signals))
+        waits, signals = (uses(op.attributes.get(name)) for name in ("waits", "signals"))
+        instruction = Instruction(plain.command, plain.queue, plain.fields, waits, signals)
         self._report(op, self.machine.check(instruction))
         self.code.append(CommandOp(instruction, *self.origin))
         self.registers.release()
@@ -209,8 +209,3 @@ class _Function:
 
 def _is_buffer(value: SSAValue) -> bool:
     return isinstance(value.type, MemRefType)
-
-
-def _uses(op: Operation, name: str) -> ArrayAttr | None:
-    attr = op.attributes.get(name)
-    return attr if isinstance(attr, ArrayAttr) else None

@@ -18,7 +18,7 @@ from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 Command = tile.PassOp | tile.CopyOp
@@ -57,8 +57,8 @@ def _held_by_callers(machine: Machine, functions: Sequence[FuncOp]) -> dict[str,
     """Per function and memory the most bytes that are alive in its callers while it runs."""
     held = {f.sym_name.data: Counter[str]() for f in functions}
     for function in reversed(functions):
-        allocs = {op.result: op for op in function.walk() if isinstance(op, tile.AllocOp)}
-        roots = {value: str(number) for number, value in enumerate(allocs)}
+        allocs = [op.result for op in function.walk() if isinstance(op, tile.AllocOp)]
+        roots: dict[SSAValue, str] = {value: str(number) for number, value in enumerate(allocs)}
         keys = {op: f"call {number}" for number, op in enumerate(calls_of(function))}
         live = lifetimes(list(steps_of(function.body.block, roots, keys)))
         for call, key in keys.items():

@@ -9,6 +9,7 @@ from npuc.backends.instruction import Instruction
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.command_fields import (
+    Address,
     NoSuchCommand,
     Operand,
     copy_instruction,
@@ -49,7 +50,7 @@ def instruction_of(
     op: tile.PassOp | tile.CopyOp,
     choice: tuple[str, str],
     operands: Mapping[str, Operand],
-    limits: Mapping[str, int],
+    limits: Mapping[str, Address],
 ) -> Instruction:
     """The instruction of an operation as (command, queue); raises NoSuchCommand."""
     if isinstance(op, tile.PassOp):
@@ -137,7 +138,7 @@ def prototype(machine: Machine, op: tile.PassOp | tile.CopyOp, choice: tuple[str
         placed = operand_of(machine, op.buffers[port.buffer], 0)
         bits = machine.element_types[placed.type].bits if placed.type in machine.element_types else 8
         operands[name] = Operand(placed.memory, placed.type, port.offset * bits // 8)
-    limits = {"mask": 0, "limit": 0}
+    limits: dict[str, Address] = {"mask": 0, "limit": 0}
     if isinstance(spec, tile.PassSpec) and spec.mask is not None:
         limits["mask"] = spec.mask.limit
     if spec.limit is not None:
