@@ -275,7 +275,7 @@ class PassKernel:
         self.fresh = bool(dims) or (self.fresh and bounded is None)
 
         def reduce(v: Tensor, state: RunState) -> Tensor:
-            v = v.expand(full) if bounded is None else bounded(v, state.limit)
+            v = _expanded(v, full) if bounded is None else bounded(v, state.limit)
             return function(v, dims) if dims else v
 
         return lambda views: reduce
@@ -285,7 +285,7 @@ class PassKernel:
         axis = self.order.index(0)
         full = (*self.shape[:axis], self.spec.slices, *self.shape[axis + 1 :])
         self.shape, self.fresh = (*self.shape[:axis], 1, *self.shape[axis + 1 :]), True
-        return lambda views: lambda v, state: function(v.expand(full), (axis,))
+        return lambda views: lambda v, state: function(_expanded(v, full), (axis,))
 
     def _check_out(self) -> None:
         for i, (axis, n) in enumerate(zip(self.order, self.views["out"].shape, strict=True)):
@@ -360,6 +360,10 @@ def _joined(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(n, m) for n, m in zip(a, b, strict=True))
 
 
+def _expanded(v: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return v if v.shape == shape else v.expand(shape)
+
+
 def _bounded(
     reach: Reach, shape: tuple[int, ...], outside: Tensor
 ) -> tuple[Callable[[Tensor, int], Tensor], tuple[int, ...]]:
@@ -368,9 +372,7 @@ def _bounded(
     position, top = reach.position, reach.top
 
     def run(v: Tensor, limit: int) -> Tensor:
-        if limit >= top:
-            return v.expand(joined)
-        return torch.where(position < limit, v, outside).expand(joined)
+        return _expanded(v if limit >= top else torch.where(position < limit, v, outside), joined)
 
     return run, joined
 

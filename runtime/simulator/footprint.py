@@ -58,8 +58,7 @@ class Footprint:
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
         """First slice, last slice + 1, lowest and highest + 1 local address: outside it there is nothing."""
-        size = self.memory.size if self.memory.slices > 1 else self.memory.storage.numel() + 1
-        starts = [divmod(offset, size) for offset in self.offsets]
+        starts = [self.memory.place(offset) for offset in self.offsets]
         low, high = self.plan.span(self.plan.strides, self.sizes[0])
         low_slice, high_slice = self.plan.span(self.plan.slice_steps, self.sizes[0])
         return (

@@ -226,9 +226,7 @@ class Monitor:
 
 def _place(memory: SimulatedMemory, low: int, high: int) -> tuple[str, int, int, int]:
     """Memory, slice and local addresses of storage bytes."""
-    if memory.slices <= 1:
-        return memory.name, 0, low, high
-    at_slice, start = divmod(low, memory.size)
+    at_slice, start = memory.place(low)
     return memory.name, at_slice, start, start + high - low
 
 

@@ -1,7 +1,7 @@
 """Byte-addressed memories.
 
-A memory that every slice has is one storage of slices × size bytes: slice s, local address a lies at byte
-s · size + a. Storages start out zero and take real memory only where they are written.
+A memory that every slice has is one storage: slice s, local address a lies at byte s · slice_distance + a.
+Storages start out zero and take real memory only where they are written.
 """
 
 from __future__ import annotations
@@ -11,6 +11,13 @@ import torch
 from npuc.backends.model import Memory
 from npuc.ir.errors import UserError
 from torch import Tensor
+
+PADDING = 4096 + 64  # between slices: at distances of powers of two they would share few cache and TLB sets
+
+
+def slice_distance(spec: Memory) -> int:
+    """Bytes between the same local addresses of two slices in the storage; 0 where there are no slices."""
+    return 0 if spec.slices <= 1 else -(-spec.size // 64) * 64 + PADDING
 
 
 def zero_bytes(count: int) -> Tensor:
@@ -24,8 +31,8 @@ class SimulatedMemory:
     Attributes:
         spec: the memory in the machine description.
         size: bytes of one slice, or of the whole where it has no slices.
-        storage: uint8 [slices · size].
-        written: uint8 [slices · size], 1 where a byte was written; None until `track` is called.
+        storage: uint8, all slices.
+        written: as the storage, 1 where a byte was written; None until `track` is called.
     """
 
     def __init__(self, spec: Memory, size: int | None = None) -> None:
@@ -33,7 +40,8 @@ class SimulatedMemory:
         self.name = spec.name
         self.slices = spec.slices
         self.size = spec.size if size is None else size
-        self.storage = zero_bytes(self.slices * self.size)
+        self.distance = slice_distance(spec)
+        self.storage = zero_bytes(self.slices * self.distance or self.size)
         self.written: Tensor | None = None
         self._host_writes: list[tuple[int, int]] | None = []  # None: anything may have been written
         self._flats: dict[torch.dtype, Tensor] = {}
@@ -46,6 +54,10 @@ class SimulatedMemory:
             whole = self.storage.numel() // item * item
             found = self._flats[dtype] = self.storage[:whole].view(dtype)
         return found
+
+    def place(self, byte: int) -> tuple[int, int]:
+        """Slice and local address of a byte of the storage."""
+        return divmod(byte, self.distance) if self.distance else (0, byte)
 
     def bytes_at(self, address: int, count: int) -> Tensor:
         """The bytes [address, address + count) of a memory without slices.

@@ -16,7 +16,7 @@ from npuc.backends.model import Memory
 from npuc.backends.view import View
 from npuc.ir.commands import Bound, CopySpec, PassSpec, Port, Step, torch_type
 from npuc.ir.errors import UserError
-from npuc.runtime.simulator.memory import SimulatedMemory, out_of_bounds
+from npuc.runtime.simulator.memory import SimulatedMemory, out_of_bounds, slice_distance
 
 PASS_PORTS = ("stream", "stationary", "operand", "vrf", "out")
 
@@ -47,8 +47,8 @@ class PortPlan:
 
     def storage_strides(self) -> tuple[int, ...]:
         """Bytes that a step along an axis moves in the memory's storage."""
-        size = self.memory.size if self.memory.slices > 1 else 0
-        return tuple(q * size + r for q, r in zip(self.slice_steps, self.strides, strict=True))
+        distance = slice_distance(self.memory)
+        return tuple(q * distance + r for q, r in zip(self.slice_steps, self.strides, strict=True))
 
     def start(self, address: int) -> tuple[int, int]:
         """Slice and local address of nest index 0."""
@@ -81,7 +81,7 @@ class PortPlan:
                 "misaligned",
                 f"{self.name}: address {address:#x} is no multiple of the element's {self.item} bytes",
             )
-        return first * memory.size + local
+        return first * memory.distance + local
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,7 @@ def _pass_port(fields: Fields, name: str, ring: int | None) -> PortPlan:
 
 def _element_layout(fields: Fields, port: PortPlan) -> Port:
     """Element strides of a pass's port, the slice's first."""
-    slice_stride = port.memory.size if port.memory.slices > 1 else 0
-    strides = (slice_stride, *port.strides[1:])
+    strides = (slice_distance(port.memory), *port.strides[1:])
     return Port(torch_type(fields.type_name(port.name)), _in_elements(port.name, strides, port.item))
 
 
