@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -230,6 +233,7 @@ def test_two_builds_of_one_artifact_exclude_each_other(tmp_path: Path) -> None:
 BUILD = """
 import os, sys
 from pathlib import Path
+from typing import Any
 import torch
 sys.path.insert(0, sys.argv[1])
 from conftest import PLAN, manifest, weight_values
@@ -287,3 +291,34 @@ def test_wrong_pieces_are_a_programming_error(tmp_path: Path) -> None:
                 weights.write("a", [wrong])
         with pytest.raises(ValueError, match="not written: a"):
             weights.close()
+
+
+WRONG = (None, 0, -1, 2**40, 2**63, 10**400, "", "../x", [], {}, [[]], True, 1.5, "f32", "decode")
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values inside a JSON value."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_wrong_manifests_with_a_right_hash_are_one_error(small_artifact: Path, data: st.DataObject) -> None:
+    """Whatever a manifest says, reading the artifact works or ends in a UserError."""
+    path = small_artifact / "artifact.json"
+    original = path.read_bytes()
+    value = parse_json(original, "")
+    *parents, key = data.draw(st.sampled_from(places(value)[1:]))
+    inner = value
+    for parent in parents:
+        inner = inner[parent]
+    inner[key] = data.draw(st.sampled_from(WRONG))
+    value["sha256"] = ""
+    value["sha256"] = hashlib.sha256(canonical_json(value)).hexdigest()
+    path.write_bytes(canonical_json(value))
+    try:
+        with contextlib.suppress(UserError):
+            read_everything(small_artifact)
+    finally:
+        path.write_bytes(original)
