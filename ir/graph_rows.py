@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
-from xdsl.dialects.builtin import DenseArrayBase, TensorType, i64
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from npuc.ir.assembly import (
+    TextualOp,
+    ints_text,
+    parse_ints,
+    parse_value,
+    print_attributes,
+)
+from npuc.ir.graph_types import check_dim, int_array, ints, shape_of
+from npuc.ir.shapes import same_size, shape_text
+from xdsl.dialects.builtin import DenseArrayBase, TensorType
+from xdsl.ir import Attribute, Block, BlockArgument, Region, SSAValue
 from xdsl.irdl import (
-    IRDLOperation,
     attr_def,
     irdl_op_definition,
     region_def,
@@ -15,12 +24,14 @@ from xdsl.irdl import (
     var_operand_def,
     var_result_def,
 )
+from xdsl.parser import Parser
+from xdsl.printer import Printer
 from xdsl.traits import IsTerminator, MemoryReadEffect, Pure
 from xdsl.utils.exceptions import VerifyException
 
 
 @irdl_op_definition
-class YieldOp(IRDLOperation):
+class YieldOp(TextualOp):
     """The results of a `graph.rows` body."""
 
     name = "graph.yield"
@@ -32,7 +43,7 @@ class YieldOp(IRDLOperation):
 
 
 @irdl_op_definition
-class RowsOp(IRDLOperation):
+class RowsOp(TextualOp):
     """Runs its body on tiles of rows; the tiles' results, one after the other, are the results.
 
     Body argument i is input i, or, where `input_dims[i]` is not negative, a tile of it along that
@@ -59,8 +70,8 @@ class RowsOp(IRDLOperation):
         super().__init__(
             operands=[inputs],
             attributes={
-                "input_dims": DenseArrayBase.from_list(i64, list(input_dims)),
-                "output_dims": DenseArrayBase.from_list(i64, list(output_dims)),
+                "input_dims": int_array(input_dims),
+                "output_dims": int_array(output_dims),
             },
             regions=[Region(body)],
             result_types=[result_types],
@@ -69,9 +80,7 @@ class RowsOp(IRDLOperation):
     @property
     def dims(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Row dimension of each input (negative: none) and of each output."""
-        return tuple(
-            tuple(int(v) for v in attribute.get_values()) for attribute in (self.input_dims, self.output_dims)
-        )  # type: ignore[return-value]
+        return ints(self.input_dims), ints(self.output_dims)
 
     @property
     def yielded(self) -> YieldOp:
@@ -80,17 +89,84 @@ class RowsOp(IRDLOperation):
         assert isinstance(last, YieldOp)
         return last
 
+    def print(self, printer: Printer) -> None:
+        """``(%tile : type = %x along 1, %k : type = %keys) along [1] : types { … }``."""
+        dims, output_dims = self.dims
+        arguments = zip(self.body.block.args, self.inputs, dims, strict=True)
+
+        def print_argument(triple: tuple[BlockArgument, SSAValue, int]) -> None:
+            argument, value, dim = triple
+            printer.print_ssa_value(argument)
+            printer.print_string(" : ")
+            printer.print_attribute(argument.type)
+            printer.print_string(" = ")
+            printer.print_ssa_value(value)
+            printer.print_string(f" along {dim}" if dim >= 0 else "")
+
+        with printer.in_parens():
+            printer.print_list(arguments, print_argument)
+        printer.print_string(f" along {ints_text(output_dims)}")
+        self.print_result_types(printer)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_entry_block_args=False)
+        print_attributes(printer, self, ("input_dims", "output_dims"))
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        def parse_argument() -> tuple[Parser.Argument, SSAValue, int]:
+            argument = parser.parse_argument()
+            parser.parse_punctuation("=")
+            value = parse_value(parser)
+            along = parser.parse_optional_keyword("along")
+            return argument, value, -1 if along is None else parser.parse_integer(allow_boolean=False)
+
+        paren = parser.Delimiter.PAREN
+        arguments = parser.parse_comma_separated_list(paren, parse_argument)
+        parser.parse_keyword("along")
+        output_dims = parse_ints(parser)
+        types = cls.parse_result_types(parser, len(output_dims))
+        body = parser.parse_region([argument for argument, _, _ in arguments])
+        attributes: dict[str, Attribute] = {
+            "input_dims": int_array([dim for _, _, dim in arguments]),
+            "output_dims": int_array(output_dims),
+            **parser.parse_optional_attr_dict(),
+        }
+        return cls.build(
+            operands=[[value for _, value, _ in arguments]],
+            attributes=attributes,
+            regions=[body],
+            result_types=[types],
+        )
+
     def verify_(self) -> None:
-        inputs, outputs = self.dims
-        if len(inputs) != len(self.inputs) or len(self.body.block.args) != len(self.inputs):
+        dims, output_dims = self.dims
+        arguments = self.body.block.args
+        if len(dims) != len(self.inputs) or len(arguments) != len(self.inputs):
             raise VerifyException(
-                f"graph.rows: {len(self.inputs)} inputs, {len(inputs)} dimensions, "
-                f"{len(self.body.block.args)} body arguments"
+                f"{len(self.inputs)} inputs, {len(dims)} dimensions, {len(arguments)} body arguments"
             )
         if not isinstance(self.body.block.last_op, YieldOp):
-            raise VerifyException("graph.rows: the body does not end in graph.yield")
-        if len(outputs) != len(self.outputs) or len(self.yielded.values) != len(self.outputs):
+            raise VerifyException("the body does not end in graph.yield")
+        values = self.yielded.values
+        if len(output_dims) != len(self.outputs) or len(values) != len(self.outputs):
             raise VerifyException(
-                f"graph.rows: {len(self.outputs)} results, {len(outputs)} dimensions, "
-                f"{len(self.yielded.values)} yielded values"
+                f"{len(self.outputs)} results, {len(output_dims)} dimensions, {len(values)} yielded values"
             )
+        for number, (value, argument, dim) in enumerate(zip(self.inputs, arguments, dims, strict=True)):
+            if dim >= 0:
+                _check_tile(f"input {number}", value, argument, dim)
+            elif value.type != argument.type:
+                raise VerifyException(f"input {number} is {value.type}, its argument {argument.type}")
+        for number, (whole, tile, dim) in enumerate(zip(self.outputs, values, output_dims, strict=True)):
+            _check_tile(f"result {number}", whole, tile, dim)
+
+
+def _check_tile(what: str, whole: SSAValue, tile: SSAValue, dim: int) -> None:
+    """A tile is as its whole but along the row dimension."""
+    sizes, own = shape_of(whole), shape_of(tile)
+    check_dim(f"row dimension of {what}", dim, len(sizes))
+    rest = [(a, b) for i, (a, b) in enumerate(zip(sizes, own, strict=False)) if i != dim]
+    if len(sizes) != len(own) or not all(same_size(a, b) for a, b in rest):
+        raise VerifyException(
+            f"{what} has shape {shape_text(sizes)}, its tile {shape_text(own)}: they differ beside {dim}"
+        )

@@ -4,8 +4,8 @@
 // A static function of the tensor level is legal after specialize.
 // CHECK: func.func @body
 func.func @body(%x : tensor<1x4xf32>) -> tensor<1x4xf32> {
-  // CHECK-NEXT: "graph.silu"
-  %y = "graph.silu"(%x) {module = "model.layers.{}.mlp.act_fn"} : (tensor<1x4xf32>) -> tensor<1x4xf32>
+  // CHECK-NEXT: graph.silu
+  %y = graph.silu %x : tensor<1x4xf32> {module = "model.layers.{}.mlp.act_fn"}
   func.return %y : tensor<1x4xf32>
 }
 

@@ -43,9 +43,8 @@ def test_printed_text_parses_back(parse_ir: Parse, generic: bool, aliases: bool,
     assert print_ir(again, generic=generic, aliases=aliases, locations=locations) == text
 
 
-@pytest.mark.parametrize("generic", [False, True])
-def test_mlir_accepts_it(parse_ir: Parse, iree_opt: Callable[[str], str], generic: bool) -> None:
-    printed = iree_opt(print_ir(parse_ir(MODULE), generic=generic))
+def test_mlir_accepts_the_generic_form(parse_ir: Parse, iree_opt: Callable[[str], str]) -> None:
+    printed = iree_opt(print_ir(parse_ir(MODULE), generic=True))
     assert '"graph.silu"(%arg0) {module = "model.layers.{}.mlp"}' in printed
 
 
@@ -59,13 +58,11 @@ def test_aliases_say_what_the_types_are(parse_ir: Parse) -> None:
         "!R_1_8_f32",
         "!L2_1_8_f32",
     ]
-    assert '    %up = "graph.silu"(%x) {module = "model.layers.{}.mlp"} : (!t_batch_seq_64_f32)' in "\n".join(
-        lines
-    )
+    assert '    %up = graph.silu %x : !t_batch_seq_64_f32 {module = "model.layers.{}.mlp"}' in lines
 
 
 def test_elision_is_shown(parse_ir: Parse) -> None:
     text = print_ir(parse_ir(MODULE), elide=True)
-    assert 'sources = "2 elided"' in text
-    assert "value = dense_resource<__elided__> : tensor<17xi32>" in text
+    assert 'sources "2 elided"' in text
+    assert "graph.constant dense_resource<__elided__> : tensor<17xi32>" in text
     assert "16384" not in text
