@@ -65,7 +65,7 @@ class _Packer:
         self.weights = {w.sym_name.data: w for w in ops if isinstance(w, graph.WeightOp)}
 
     def pack_bucket(self, bucket: ModuleOp) -> None:
-        layers = _layers_by_callee(bucket)
+        layers = layers_by_callee(bucket)
         for function in bucket.body.block.ops:
             if isinstance(function, FuncOp):
                 for op in list(function.walk()):
@@ -245,7 +245,7 @@ def _placed_type(value: OpResult) -> TensorType[Attribute]:
     return TensorType(kind.element_type, kind.get_shape(), placement_of(kind) or HostAttr())
 
 
-def _layers_by_callee(bucket: ModuleOp) -> dict[str, tuple[int, ...]]:
+def layers_by_callee(bucket: ModuleOp) -> dict[str, tuple[int, ...]]:
     """The model layers that each layer-kind function runs for, in order."""
     layers: dict[str, tuple[int, ...]] = {}
     for op in bucket.walk():

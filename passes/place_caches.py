@@ -8,10 +8,11 @@ from math import prod
 from npuc.ir import graph, tile
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
-from npuc.passes.pack_weights import REGION_ALIGNMENT, WEIGHT_ALIGNMENT, storage_bits
+from npuc.passes.pack_weights import REGION_ALIGNMENT, WEIGHT_ALIGNMENT, layers_by_callee, storage_bits
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, SymbolRefAttr
+from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
 
@@ -25,13 +26,14 @@ class PlaceCachesPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         geometry = geometry_of(machine_of(self.target))
         batches, lengths = zip(*(_sizes(bucket) for bucket in buckets_of(op)), strict=True)
+        users = _split_by_kind(op)
         offset = 0
         for declared in list(op.body.block.ops):
             if isinstance(declared, graph.CacheDeclOp):
-                placed = _placed(declared, geometry, max(batches), max(lengths), offset)
-                op.body.block.insert_ops_before([placed], declared)
-                layers = len(tile.ints(declared.layers))
-                offset += align(layers * tile.integer(placed.layer_stride), REGION_ALIGNMENT)
+                for name, layers in users.get(declared.sym_name.data, {}).items():
+                    placed = _placed(declared, name, layers, geometry, (max(batches), max(lengths), offset))
+                    op.body.block.insert_ops_before([placed], declared)
+                    offset += align(len(layers) * tile.integer(placed.layer_stride), REGION_ALIGNMENT)
                 declared.detach()
                 declared.erase()
         op.attributes["npuc.cache_bytes"] = IntegerAttr(offset, 64)
@@ -48,10 +50,35 @@ def _sizes(bucket: ModuleOp) -> tuple[int, int]:
     return tile.integer(sizes.data["batch"]), tile.integer(sizes.data["length"])
 
 
+def _split_by_kind(module: ModuleOp) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Gives each layer kind a cache of its own: declared name → {cache of a kind: its layers}.
+
+    Layers of one kind then lie one after the other, whatever kinds stand between them in the model.
+    """
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for bucket in buckets_of(module):
+        layers = layers_by_callee(bucket)
+        for function in bucket.body.block.ops:
+            if not isinstance(function, FuncOp):
+                continue
+            for op in function.walk():
+                if isinstance(op, graph.KvUpdateOp):
+                    kind, shared = function.sym_name.data, op.cache.string_value()
+                    own = f"{shared}.{kind}"
+                    op.attributes["cache"] = SymbolRefAttr(own)
+                    found.setdefault(shared, {})[own] = layers[kind]
+    return found
+
+
 def _placed(
-    declared: graph.CacheDeclOp, geometry: Geometry, slots: int, length: int, offset: int
+    declared: graph.CacheDeclOp,
+    name: str,
+    layers: tuple[int, ...],
+    geometry: Geometry,
+    place: tuple[int, int, int],
 ) -> tile.CacheOp:
-    """Per layer and slot: keys [heads, length, size], then values."""
+    """Per layer and slot: keys [heads, length, size], then values; `place` = slots, length, offset."""
+    slots, length, offset = place
     heads, padded = tile.integer(declared.heads), geometry.padded(length)
     types, sizes = [], []
     for size in (tile.integer(declared.key_size), tile.integer(declared.value_size)):
@@ -65,5 +92,4 @@ def _placed(
         "slot_stride": sum(sizes),
         "value_offset": sizes[0],
     }
-    layers = tile.ints(declared.layers)
-    return tile.CacheOp(declared.sym_name.data, layers, types[0], types[1], layout)
+    return tile.CacheOp(name, layers, types[0], types[1], layout)
