@@ -165,19 +165,21 @@ def _users(alloc: tile.AllocOp, block: Block) -> set[Operation]:
 def _rewrite(
     stretch: Sequence[Operation], nodes: Sequence[Operation], users: Mapping[tile.AllocOp, set[Operation]]
 ) -> None:
-    """Put the nodes in order, each behind the buffers it is the first to use; all else comes before."""
+    """Put the nodes in order, each behind the buffers it is the first to use; all else comes before.
+
+    A buffer of theirs may come from an earlier stretch.
+    """
     anchor = stretch[-1].next_op
     block = stretch[0].parent_block()
     assert block is not None
     waiting = dict(users)
-    first = [op for op in stretch if op not in set(nodes) and op not in waiting]
-    ordered: list[Operation] = list(first)
+    ordered = [op for op in stretch if op not in set(nodes) and op not in waiting]
     for node in nodes:
         begun = [alloc for alloc, uses in waiting.items() if node in uses]
         ordered += [*begun, node]
         for alloc in begun:
             del waiting[alloc]
-    for op in stretch:
+    for op in ordered:
         op.detach()
     if anchor is None:
         block.add_ops(ordered)
