@@ -29,7 +29,7 @@ class _RaiseGated(RewritePattern):
             if mnemonic in ACTIVATIONS:
                 gated = graph.GatedOp(owner.input, up, mnemonic)
                 take_attributes(gated, op)
-                rewriter.replace_op(op, gated)
+                rewriter.replace(op, gated)
                 return
 
 

@@ -89,8 +89,8 @@ class _RaiseRmsNorm(RewritePattern):
             if norm.result.type != op.result.type:
                 result = graph.CastOp(norm.result, graph.element_of(op.result))
                 take_attributes(result, op)
-                rewriter.insert_op(norm)
-            rewriter.replace_op(op, result)
+                rewriter.insert(norm)
+            rewriter.replace(op, result)
             return
 
 
@@ -102,9 +102,9 @@ class FoldCast(RewritePattern):
             return
         inner = op.input.owner
         if op.input.type == op.result.type:
-            rewriter.replace_op(op, [], [op.input])
+            rewriter.replace(op, [], [op.input])
         elif isinstance(inner, graph.CastOp) and inner.input.type == op.result.type and _widens(inner):
-            rewriter.replace_op(op, [], [inner.input])
+            rewriter.replace(op, [], [inner.input])
 
 
 def _widens(op: graph.CastOp) -> bool:

@@ -56,7 +56,7 @@ def _table(value: SSAValue, rewriter: PatternRewriter) -> SSAValue | None:
     owner = value.owner
     if isinstance(owner, graph.ReshapeOp) and graph.shape_of(owner.input) == flat:
         return owner.input
-    return rewriter.insert_op(graph.ReshapeOp(value, flat)).result
+    return rewriter.insert(graph.ReshapeOp(value, flat)).result
 
 
 class _RaiseRope(RewritePattern):
@@ -78,7 +78,7 @@ class _RaiseRope(RewritePattern):
                     continue
                 rope = graph.RopeOp(x, tables[0], tables[1])
                 take_attributes(rope, op)
-                rewriter.replace_op(op, rope)
+                rewriter.replace(op, rope)
                 return
 
 
