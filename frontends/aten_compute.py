@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
-from npuc.frontends.aten_elementwise import as_type, map_flat
-from npuc.frontends.fx_import import Flat, FxImporter, Result, Value, expressions, lowers
+from npuc.frontends.aten_elementwise import as_type
+from npuc.frontends.fx_import import FxImporter, Result, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
 from torch.fx import Node
@@ -16,42 +15,27 @@ from xdsl.ir import SSAValue
 
 
 @lowers("aten.linear.default")
-def lower_linear(imp: FxImporter, node: Node) -> Value:
-    bias = node.args[2] if len(node.args) > 2 else None
-    return _linear(imp, node, node.args[0], imp.value(node.args[1]), bias)
-
-
-def _linear(imp: FxImporter, node: Node, x: Any, weight: SSAValue, bias: Any) -> Value:
-    """x · weightᵀ + bias on a tensor or on what is behind a flattened view."""
-    value = imp.raw(x)
-    base = value.base if isinstance(value, Flat) else value
-    result = imp.emit(graph.LinearOp(base, weight, None if bias is None else imp.value(bias)))
-    if isinstance(value, Flat):
-        return Flat(result, expressions(node.meta["val"]))
-    return result
+def lower_linear(imp: FxImporter, node: Node) -> SSAValue:
+    bias = imp.value(node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
+    return imp.emit(graph.LinearOp(imp.value(node.args[0]), imp.value(node.args[1]), bias))
 
 
 @lowers("aten.addmm.default", "aten.mm.default", "aten.matmul.default", "aten.bmm.default")
-def lower_matmul(imp: FxImporter, node: Node) -> Value:
-    """A product; with a weight on the right it is a linear of the transposed weight."""
+def lower_matmul(imp: FxImporter, node: Node) -> SSAValue:
+    """A product; with a weight matrix on the right it is a linear of the transposed weight."""
     bias, x, w = (None, *node.args[:2]) if len(node.args) == 2 else node.args[:3]
     if any(node.kwargs.get(k, 1) != 1 for k in ("alpha", "beta")):
         raise imp.unsupported("addmm with alpha or beta")
-    is_transposed = str(w.target) in ("aten.permute.default", "aten.t.default")  # pyright: ignore
-    transposed = imp.value(w.args[0]) if is_transposed and _rank(w) == 2 else imp.transposed(w)  # pyright: ignore
-    if transposed is not None:
-        return _linear(imp, node, x, transposed, bias)
-    if bias is not None:
-        raise imp.unsupported("addmm whose right side is not a weight")
-    right = imp.value(w)
-    if isinstance(imp.raw(x), Flat) and len(shape_of(right)) != 2:
-        raise imp.unsupported("a product of a flattened view and no matrix")
-    result = map_flat(imp, imp.raw(x), lambda left: _matmul(imp, left, right))
-    return replace(result, shape=expressions(node.meta["val"])) if isinstance(result, Flat) else result
-
-
-def _rank(node: Node) -> int:
-    return node.meta["val"].ndim
+    left, right = imp.value(x), imp.value(w)
+    added = None if bias is None else imp.value(bias)
+    matrix = len(shape_of(right)) == 2 and w.meta["val"].ndim == 2  # pyright: ignore
+    transposed = imp.rearranged(right, ("permute", (1, 0))) if matrix else None
+    if transposed is None and matrix and isinstance(right.owner, graph.TransposeOp):
+        transposed = right.owner.input
+    if transposed is not None and len(shape_of(left)) > 1:
+        return imp.emit(graph.LinearOp(left, transposed, added))
+    result = _matmul(imp, left, right)
+    return result if added is None else imp.emit(graph.binary("add", result, added))
 
 
 def _matmul(imp: FxImporter, a: SSAValue, b: SSAValue) -> SSAValue:
@@ -89,15 +73,16 @@ def lower_reduce(imp: FxImporter, node: Node) -> SSAValue:
     value = as_type(imp, imp.value(node.args[0]), imp.element(node))
     dims: Any = node.args[1] if len(node.args) > 1 else None
     if not dims and dims != 0:
-        dims = list(range(len(shape_of(value))))
+        dims = list(range(node.args[0].meta["val"].ndim))  # pyright: ignore
+    dims = imp.dims(node.args[0], *([dims] if isinstance(dims, int) else dims))  # pyright: ignore
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
-    return imp.emit(graph.ReduceOp(value, kind, [dims] if isinstance(dims, int) else list(dims), keep))
+    return imp.reshape(imp.emit(graph.ReduceOp(value, kind, dims, keep)), imp.sizes(node))
 
 
 @lowers("aten.var.correction")
 def lower_var(imp: FxImporter, node: Node) -> SSAValue:
     value = imp.value(node.args[0])
-    dims = [int(d) % len(shape_of(value)) for d in node.args[1]]  # pyright: ignore
+    dims = imp.dims(node.args[0], *node.args[1])  # pyright: ignore
     keep = bool(node.kwargs.get("keepdim", False))
     correction: Any = node.kwargs.get("correction", 1)
     centred = imp.emit(graph.binary("sub", value, imp.emit(graph.ReduceOp(value, "mean", dims, True))))
@@ -118,12 +103,12 @@ def lower_var(imp: FxImporter, node: Node) -> SSAValue:
 @lowers("aten._softmax.default", "aten.softmax.int")
 def lower_softmax(imp: FxImporter, node: Node) -> SSAValue:
     value = imp.cast(imp.value(node.args[0]), imp.element(node))
-    return imp.emit(graph.SoftmaxOp(value, int(node.args[1])))  # pyright: ignore
+    return imp.emit(graph.SoftmaxOp(value, imp.dim(node.args[0], int(node.args[1]))))  # pyright: ignore
 
 
-def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[Value, list[SSAValue | None], Any]:
+def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[SSAValue, list[SSAValue | None], Any]:
     """The input, the optional vectors and eps of a norm over the last dimension."""
-    value = imp.raw(node.args[0])
+    value = imp.value(node.args[0])
     if len(node.args[1]) != 1:  # pyright: ignore
         raise imp.unsupported("a normalization over several dimensions")
     rest = (*node.args[2:], *(None,) * 3)
@@ -132,20 +117,20 @@ def _norm_arguments(imp: FxImporter, node: Node, count: int) -> tuple[Value, lis
 
 
 @lowers("aten.layer_norm.default")
-def lower_layer_norm(imp: FxImporter, node: Node) -> Value:
+def lower_layer_norm(imp: FxImporter, node: Node) -> SSAValue:
     value, (weight, bias), eps = _norm_arguments(imp, node, 2)
     eps = 1e-5 if eps is None else float(eps)
-    return map_flat(imp, value, lambda x: imp.emit(graph.LayerNormOp(x, weight, bias, eps)))
+    return imp.emit(graph.LayerNormOp(value, weight, bias, eps))
 
 
 @lowers("aten.rms_norm.default")
-def lower_rms_norm(imp: FxImporter, node: Node) -> Value:
+def lower_rms_norm(imp: FxImporter, node: Node) -> SSAValue:
     value, (weight,), eps = _norm_arguments(imp, node, 1)
     if weight is None:
         one = imp.scalar(1.0, imp.element(node))
         weight = imp.broadcast(one, [imp.size(node.meta["val"].shape[-1])])
     eps = torch.finfo(node.meta["val"].dtype).eps if eps is None else float(eps)
-    return map_flat(imp, value, lambda x: imp.emit(graph.RmsNormOp(x, weight, eps)))
+    return imp.emit(graph.RmsNormOp(value, weight, eps))
 
 
 @lowers("npuc.kv_update.default")

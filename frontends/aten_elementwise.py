@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from npuc.frontends.fx_import import Flat, FxImporter, Value, lowers
+from npuc.frontends.fx_import import FxImporter, lowers
 from npuc.frontends.weights import element_type, torch_dtype
 from npuc.ir import graph
-from npuc.ir.graph import element_of, shape_of
+from npuc.ir.graph import element_of
 from torch import Tensor
 from torch.fx import Node
 from xdsl.dialects.builtin import i1
@@ -33,26 +33,17 @@ def _mnemonic(node: Node) -> str:
     return str(node.target).split(".")[1]
 
 
-def map_flat(imp: FxImporter, value: Value, function: Any) -> Value:
-    """Applies an elementwise function to a tensor or to what is behind a flattened view."""
-    return Flat(function(value.base), value.shape) if isinstance(value, Flat) else function(value)
-
-
 @lowers(*(f"aten.{name}.default" for name in _UNARY))
-def lower_unary(imp: FxImporter, node: Node) -> Value:
+def lower_unary(imp: FxImporter, node: Node) -> SSAValue:
     name = _mnemonic(node)
     element = i1 if name in _LOGIC else imp.element(node)
-
-    def apply(value: SSAValue) -> SSAValue:
-        return imp.emit(graph.unary(_UNARY[name], as_type(imp, value, element)))
-
-    return map_flat(imp, imp.raw(node.args[0]), apply)
+    return imp.emit(graph.unary(_UNARY[name], as_type(imp, imp.value(node.args[0]), element)))
 
 
 @lowers("aten.gelu.default")
-def lower_gelu(imp: FxImporter, node: Node) -> Value:
+def lower_gelu(imp: FxImporter, node: Node) -> SSAValue:
     mnemonic = "gelu_tanh" if node.kwargs.get("approximate", "none") == "tanh" else "gelu"
-    return map_flat(imp, imp.raw(node.args[0]), lambda x: imp.emit(graph.unary(mnemonic, x)))
+    return imp.emit(graph.unary(mnemonic, imp.value(node.args[0])))
 
 
 def as_type(imp: FxImporter, value: SSAValue, element: Attribute) -> SSAValue:
@@ -62,36 +53,15 @@ def as_type(imp: FxImporter, value: SSAValue, element: Attribute) -> SSAValue:
     return imp.cast(value, element)
 
 
-def binary(imp: FxImporter, node: Node, mnemonic: str, lhs: Any, rhs: Any, element: Attribute) -> Value:
+def binary(imp: FxImporter, node: Node, mnemonic: str, lhs: Any, rhs: Any, element: Attribute) -> SSAValue:
     """A binary operation computed in ``element``; its operands are nodes or numbers."""
-    exact = [x for x in (lhs, rhs) if not isinstance(x, Node) and not _representable(x, element)]
-    if exact:  # a number beyond the type's precision: compute in f32, round once
-        wide = element_type(torch.float32)
-        result = binary(imp, node, mnemonic, lhs, rhs, wide)
-        narrow = element if mnemonic not in graph.COMPARISON_NAMES else i1
-        return map_flat(imp, result, lambda x: imp.cast(x, narrow))
-    raws = [imp.raw(x) if isinstance(x, Node) else imp.scalar(x, element) for x in (lhs, rhs)]
-    flats = [x for x in raws if isinstance(x, Flat)]
-    if flats:
-        return _binary_flat(imp, mnemonic, raws, flats[0], element)
-    a, b = (as_type(imp, x, element) for x in raws if isinstance(x, SSAValue))
+    if not all(isinstance(x, Node) or _representable(x, element) for x in (lhs, rhs)):
+        # a number beyond the type's precision: compute in f32, round once
+        result = binary(imp, node, mnemonic, lhs, rhs, element_type(torch.float32))
+        return imp.cast(result, element if mnemonic not in graph.COMPARISON_NAMES else i1)
+    values = [imp.aligned(x, node) if isinstance(x, Node) else imp.scalar(x, element) for x in (lhs, rhs)]
+    a, b = (as_type(imp, x, element) for x in values)
     return imp.emit(graph.binary(mnemonic, a, b))
-
-
-def _binary_flat(imp: FxImporter, mnemonic: str, raws: list[Value], like: Flat, element: Attribute) -> Flat:
-    """Both operands behind the same flattening, or one that broadcasts along the last dimension."""
-    bases: list[SSAValue] = []
-    for raw in raws:
-        if isinstance(raw, Flat):
-            if raw.shape[:-1] != like.shape[:-1] or shape_of(raw.base)[:-1] != shape_of(like.base)[:-1]:
-                raise imp.unsupported("operands are flattened differently")
-            bases.append(raw.base)
-        elif len(shape_of(raw)) <= 1:
-            bases.append(raw)
-        else:
-            raise imp.unsupported("an operand is flattened and the other is not")
-    a, b = (as_type(imp, x, element) for x in bases)
-    return Flat(imp.emit(graph.binary(mnemonic, a, b)), like.shape)
 
 
 def _representable(number: Any, element: Attribute) -> bool:
@@ -114,22 +84,21 @@ def _computed_in(node: Node, lhs: Any, rhs: Any) -> Attribute:
         for kind in ("Tensor", "Scalar", "default", "Tensor_Scalar", "Scalar_Tensor")
     )
 )
-def lower_binary(imp: FxImporter, node: Node) -> Value:
+def lower_binary(imp: FxImporter, node: Node) -> SSAValue:
     lhs, rhs = node.args[:2]
     name = _mnemonic(node)
     mnemonic = _BINARY[name]
     alpha = node.kwargs.get("alpha", 1)
     element = i1 if name in _LOGIC else _computed_in(node, lhs, rhs)
     if alpha != 1:
-        scaled = binary(imp, node, "mul", rhs, alpha, element)
-        base = imp.raw(lhs)
-        if isinstance(base, Flat) or isinstance(scaled, Flat):
-            raise imp.unsupported("alpha on a flattened view")
-        return imp.emit(graph.binary(mnemonic, as_type(imp, base, element), scaled))
+        scaled = imp.emit(
+            graph.binary("mul", as_type(imp, imp.aligned(rhs, node), element), imp.scalar(alpha, element))
+        )
+        return imp.emit(graph.binary(mnemonic, as_type(imp, imp.aligned(lhs, node), element), scaled))
     if element == i1 and mnemonic == "mul":
         mnemonic = "and"
     if isinstance(lhs, Node) and isinstance(rhs, int | float) and _is_neutral(mnemonic, rhs):
-        return map_flat(imp, imp.raw(lhs), lambda x: as_type(imp, x, imp.element(node)))
+        return as_type(imp, imp.value(lhs), imp.element(node))
     return binary(imp, node, mnemonic, lhs, rhs, element)
 
 
@@ -139,48 +108,46 @@ def _is_neutral(mnemonic: str, number: float) -> bool:
 
 
 @lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
-def lower_rsub(imp: FxImporter, node: Node) -> Value:
+def lower_rsub(imp: FxImporter, node: Node) -> SSAValue:
     return binary(imp, node, "sub", node.args[1], node.args[0], imp.element(node))
 
 
 @lowers("aten.div.Tensor", "aten.div.Scalar")
-def lower_div(imp: FxImporter, node: Node) -> Value:
+def lower_div(imp: FxImporter, node: Node) -> SSAValue:
     return binary(imp, node, "div", node.args[0], node.args[1], imp.element(node))
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode")
-def lower_div_mode(imp: FxImporter, node: Node) -> Value:
+def lower_div_mode(imp: FxImporter, node: Node) -> SSAValue:
     if node.kwargs.get("rounding_mode") != "floor":
         raise imp.unsupported(f"division with rounding mode {node.kwargs.get('rounding_mode')}")
     return binary(imp, node, "floordiv", node.args[0], node.args[1], imp.element(node))
 
 
 @lowers("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
-def lower_pow(imp: FxImporter, node: Node) -> Value:
+def lower_pow(imp: FxImporter, node: Node) -> SSAValue:
     base, exponent = node.args[:2]
     if isinstance(base, Node) and not isinstance(exponent, Node):
         if exponent == 2:
             return binary(imp, node, "mul", base, base, imp.element(node))
         if exponent == 1:
-            return imp.raw(base)
+            return imp.value(base)
         unary = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}.get(float(exponent))  # pyright: ignore
         if unary:
-            return map_flat(imp, imp.raw(base), lambda x: imp.emit(graph.unary(unary, x)))
+            return imp.emit(graph.unary(unary, imp.value(base)))
     return binary(imp, node, "pow", base, exponent, imp.element(node))
 
 
 @lowers("aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default", "aten.clamp.Tensor")
-def lower_clamp(imp: FxImporter, node: Node) -> Value:
+def lower_clamp(imp: FxImporter, node: Node) -> SSAValue:
     name = _mnemonic(node)
     bounds = dict(zip(("min", "max"), node.args[1:], strict=False)) | dict(node.kwargs)
     if name == "clamp_max":
         bounds = {"max": node.args[1]}
-    result = imp.raw(node.args[0])
+    result = imp.value(node.args[0])
     for key, mnemonic in (("min", "maximum"), ("max", "minimum")):
         bound = bounds.get(key)
         if bound is not None:
-            if isinstance(result, Flat):
-                raise imp.unsupported("clamp of a flattened view")
             limit = imp.value(bound) if isinstance(bound, Node) else imp.scalar(bound, element_of(result))  # pyright: ignore
             result = imp.emit(graph.binary(mnemonic, result, limit))
     return result
@@ -188,26 +155,28 @@ def lower_clamp(imp: FxImporter, node: Node) -> Value:
 
 @lowers("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
 def lower_where(imp: FxImporter, node: Node) -> SSAValue:
+    condition: Any = node.args[0]
+    branches = [_choice(imp, node, x) for x in node.args[1:3]]
+    return imp.emit(graph.WhereOp(imp.aligned(condition, node), *branches))
+
+
+def _choice(imp: FxImporter, node: Node, argument: Any) -> SSAValue:
+    """A branch of a selection: a node or a number."""
     element = imp.element(node)
-    condition, a, b = node.args[:3]
-    values = [
-        imp.cast(imp.value(x), element) if isinstance(x, Node) else imp.scalar(x, element)  # pyright: ignore
-        for x in (a, b)
-    ]
-    return imp.emit(graph.WhereOp(imp.value(condition), *values))
+    is_node = isinstance(argument, Node)
+    return imp.cast(imp.aligned(argument, node), element) if is_node else imp.scalar(argument, element)
 
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
 def lower_masked_fill(imp: FxImporter, node: Node) -> SSAValue:
-    value, mask, fill = node.args[:3]
-    element = imp.element(node)
-    filler = imp.cast(imp.value(fill), element) if isinstance(fill, Node) else imp.scalar(fill, element)  # pyright: ignore
-    return imp.emit(graph.WhereOp(imp.value(mask), filler, imp.value(value)))
+    mask: Any = node.args[1]
+    fill = _choice(imp, node, node.args[2])
+    return imp.emit(graph.WhereOp(imp.aligned(mask, node), fill, imp.value(node.args[0])))
 
 
 @lowers("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default")
-def lower_cast(imp: FxImporter, node: Node) -> Value:
-    return map_flat(imp, imp.raw(node.args[0]), lambda x: as_type(imp, x, imp.element(node)))
+def lower_cast(imp: FxImporter, node: Node) -> SSAValue:
+    return as_type(imp, imp.value(node.args[0]), imp.element(node))
 
 
 @lowers("aten.expm1.default", "aten.log1p.default")

@@ -7,16 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from npuc.frontends.fx_import import (
-    LOWERINGS,
-    Flat,
-    FxImporter,
-    NotAffine,
-    Result,
-    Value,
-    expressions,
-    lowers,
-)
+from npuc.frontends.fx_import import LOWERINGS, FxImporter, Result, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
 from npuc.ir.shapes import Dim
@@ -29,28 +20,16 @@ from xdsl.ir import SSAValue
     "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.unsqueeze.default",
     "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.flatten.using_ints",
 )  # fmt: skip
-def lower_view(imp: FxImporter, node: Node) -> Value:
-    """A view; where its sizes are not affine, it is kept aside until a later view restores them."""
-    value = imp.raw(node.args[0])
-    base = value.base if isinstance(value, Flat) else value
-    tensor = node.meta["val"]
-    try:
-        shape = imp.sizes(node)
-    except NotAffine:
-        exprs = expressions(tensor)
-        last = shape_of(base)[-1]
-        if len(exprs) != 2 or exprs[-1] != last:
-            raise imp.unsupported(f"the flattened shape {[str(e) for e in exprs]} is not affine") from None
-        return Flat(base, exprs)
-    return imp.reshape(base, shape)
+def lower_view(imp: FxImporter, node: Node) -> SSAValue:
+    return imp.reshape(imp.value(node.args[0]), imp.sizes(node))
 
 
 @lowers(
     "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default",
     "aten.lift_fresh_copy.default", "aten.dropout.default", "aten.native_dropout.default",
 )  # fmt: skip
-def lower_identity(imp: FxImporter, node: Node) -> Value:
-    return imp.raw(node.args[0])
+def lower_identity(imp: FxImporter, node: Node) -> SSAValue:
+    return imp.value(node.args[0])
 
 
 @lowers("aten.copy.default")
@@ -61,8 +40,8 @@ def lower_copy(imp: FxImporter, node: Node) -> SSAValue:
 
 @lowers("aten.permute.default", "aten.transpose.int", "aten.t.default")
 def lower_permute(imp: FxImporter, node: Node) -> SSAValue:
-    value = imp.value(node.args[0])
-    rank = len(shape_of(value))
+    source: Any = node.args[0]
+    rank = source.meta["val"].ndim
     perm = list(range(rank))
     match str(node.target).split(".")[1]:
         case "permute":
@@ -72,12 +51,12 @@ def lower_permute(imp: FxImporter, node: Node) -> SSAValue:
         case _:
             a, b = (d % rank for d in node.args[1:3])  # pyright: ignore
             perm[a], perm[b] = perm[b], perm[a]
-    return value if perm == sorted(perm) else imp.emit(graph.TransposeOp(value, perm))
+    return imp.transpose(imp.value(source), imp.dims(source, *perm))
 
 
 @lowers("aten.expand.default")
 def lower_expand(imp: FxImporter, node: Node) -> SSAValue:
-    return imp.broadcast(imp.value(node.args[0]), imp.sizes(node))
+    return imp.broadcast(imp.aligned(node.args[0], node), imp.sizes(node))  # pyright: ignore
 
 
 def cut(imp: FxImporter, value: SSAValue, dim: int, start: int, stop: int, step: int = 1) -> SSAValue:
@@ -104,12 +83,13 @@ def _bound(imp: FxImporter, argument: Any, size: Dim, default: int) -> int:
 
 
 @lowers("aten.slice.Tensor")
-def lower_slice(imp: FxImporter, node: Node) -> Value:
-    raw = imp.raw(node.args[0])
-    if isinstance(raw, Flat):
-        raise imp.unsupported("a slice of a flattened view")
-    dim, start, stop, step = (*node.args[1:], *(None,) * 4)[:4]
-    dim = int(dim or 0) % len(shape_of(raw))  # pyright: ignore
+def lower_slice(imp: FxImporter, node: Node) -> SSAValue:
+    raw = imp.value(node.args[0])
+    fx_dim, start, stop, step = (*node.args[1:], *(None,) * 4)[:4]
+    found = imp.dims(node.args[0], int(fx_dim or 0))  # pyright: ignore
+    if len(found) == 2 and str(node.meta["val"].shape) == str(node.args[0].meta["val"].shape):  # pyright: ignore
+        return raw  # all rows
+    dim = imp.dim(node.args[0], int(fx_dim or 0))  # pyright: ignore
     size = shape_of(raw)[dim]
     bounds = _bound(imp, start, size, 0), _bound(imp, stop, size, torch.iinfo(torch.int64).max)
     return cut(imp, raw, dim, *bounds, int(step or 1))  # pyright: ignore
@@ -118,7 +98,7 @@ def lower_slice(imp: FxImporter, node: Node) -> Value:
 @lowers("aten.select.int")
 def lower_select(imp: FxImporter, node: Node) -> SSAValue:
     value = imp.value(node.args[0])
-    dim, index = int(node.args[1]), imp.size(node.args[2])  # pyright: ignore
+    dim, index = imp.dim(node.args[0], int(node.args[1])), imp.size(node.args[2])  # pyright: ignore
     size = shape_of(value)[dim]
     if isinstance(index, int) and index < 0 and isinstance(size, int):
         index += size
@@ -143,20 +123,16 @@ def _pieces(imp: FxImporter, value: SSAValue, sizes: Sequence[Dim], dim: int) ->
     "aten.split_with_sizes_copy.default", "aten.split_copy.Tensor",
 )  # fmt: skip
 def lower_split(imp: FxImporter, node: Node) -> Result:
-    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    value = imp.raw(node.args[0])
-    rank = node.args[0].meta["val"].ndim  # pyright: ignore
-    dim = int(dim) % rank  # pyright: ignore
-    sizes = [imp.size(part.shape[dim]) for part in node.meta["val"]]
-    if isinstance(value, Flat):
-        raise imp.unsupported("a split of a flattened view")
-    return _pieces(imp, value, sizes, dim)
+    fx_dim: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    dim = imp.dim(node.args[0], fx_dim)  # pyright: ignore
+    sizes = [imp.size(part.shape[fx_dim]) for part in node.meta["val"]]
+    return _pieces(imp, imp.value(node.args[0]), sizes, dim)
 
 
 @lowers("aten.unbind.int")
 def lower_unbind(imp: FxImporter, node: Node) -> Result:
     value = imp.value(node.args[0])
-    dim = int(node.args[1]) if len(node.args) > 1 else 0  # pyright: ignore
+    dim = imp.dim(node.args[0], int(node.args[1]) if len(node.args) > 1 else 0)  # pyright: ignore
     pieces = _pieces(imp, value, [1] * len(node.meta["val"]), dim)
     return [imp.reshape(p, imp.sizes(node, i)) for i, p in enumerate(pieces)]
 
@@ -173,16 +149,16 @@ LOWERINGS[str(operator.getitem)] = lower_getitem
 
 @lowers("aten.cat.default")
 def lower_cat(imp: FxImporter, node: Node) -> SSAValue:
-    dim = node.args[1] if len(node.args) > 1 else 0
-    values = [imp.cast(imp.value(x), imp.element(node)) for x in node.args[0]]  # pyright: ignore
-    values = [v for v in values if shape_of(v) != (0,)]
-    return values[0] if len(values) == 1 else imp.emit(graph.ConcatOp(values, int(dim)))  # pyright: ignore
+    fx_dim: Any = node.args[1] if len(node.args) > 1 else 0
+    nodes: Any = [x for x in node.args[0] if tuple(x.meta["val"].shape) != (0,)]  # pyright: ignore
+    values = [imp.cast(imp.value(x), imp.element(node)) for x in nodes]
+    return values[0] if len(values) == 1 else imp.emit(graph.ConcatOp(values, imp.dim(nodes[0], fx_dim)))
 
 
 @lowers("aten.stack.default")
 def lower_stack(imp: FxImporter, node: Node) -> SSAValue:
     shape = list(imp.sizes(node))
-    dim = int(node.args[1]) % len(shape) if len(node.args) > 1 else 0  # pyright: ignore
+    dim = imp.dim(node, int(node.args[1]) if len(node.args) > 1 else 0)  # pyright: ignore
     shape[dim] = 1
     values = [imp.reshape(imp.cast(imp.value(x), imp.element(node)), shape) for x in node.args[0]]  # pyright: ignore
     return imp.emit(graph.ConcatOp(values, dim))
@@ -192,6 +168,8 @@ def lower_stack(imp: FxImporter, node: Node) -> SSAValue:
 def lower_repeat(imp: FxImporter, node: Node) -> SSAValue:
     """Copies along a dimension of size 1; other repetitions interleave a new dimension."""
     value = imp.value(node.args[0])
+    if any(imp.is_rows(d) for d in node.args[0].meta["val"].shape):  # pyright: ignore
+        raise imp.unsupported("repeating a flattened batch")
     counts = [imp.size(x) for x in node.args[1]]  # pyright: ignore
     shape = [1] * (len(counts) - len(shape_of(value))) + list(shape_of(value))
     if all(c == 1 or s == 1 for c, s in zip(counts, shape, strict=True)):
@@ -234,8 +212,8 @@ def lower_empty(imp: FxImporter, node: Node) -> SSAValue:
 def lower_slice_scatter(imp: FxImporter, node: Node) -> SSAValue:
     """``value`` with ``value[…, start:stop, …]`` replaced."""
     value, part = imp.value(node.args[0]), imp.value(node.args[1])
-    dim, start, stop, step = (*node.args[2:], *(None,) * 4)[:4]
-    dim = int(dim or 0) % len(shape_of(value))  # pyright: ignore
+    fx_dim, start, stop, step = (*node.args[2:], *(None,) * 4)[:4]
+    dim = imp.dim(node.args[0], int(fx_dim or 0))  # pyright: ignore
     size = shape_of(value)[dim]
     a, b = _bound(imp, start, size, 0), _bound(imp, stop, size, torch.iinfo(torch.int64).max)
     if step not in (None, 1):
@@ -279,6 +257,8 @@ def lower_index(imp: FxImporter, node: Node) -> SSAValue:
 @lowers("aten.constant_pad_nd.default")
 def lower_pad(imp: FxImporter, node: Node) -> SSAValue:
     value = imp.value(node.args[0])
+    if any(imp.is_rows(d) for d in node.args[0].meta["val"].shape):  # pyright: ignore
+        raise imp.unsupported("padding a flattened batch")
     amounts = [int(p) for p in node.args[1]]  # pyright: ignore
     fill = float(node.args[2]) if len(node.args) > 2 else 0.0  # pyright: ignore
     rank = len(shape_of(value))

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sympy
 import torch
-from npuc.frontends.weights import element_type, torch_dtype
+from npuc.frontends.weights import Step, element_type, torch_dtype
 from npuc.ir import graph
 from npuc.ir.errors import UserError
-from npuc.ir.graph import element_of, shape_of, tensor_type
-from npuc.ir.shapes import Dim
+from npuc.ir.graph import BATCH, SEQ, element_of, shape_of, tensor_type
+from npuc.ir.shapes import Dim, same_shape
 from torch import Tensor
 from torch.fx import Node
 from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
@@ -25,23 +24,12 @@ from xdsl.builder import Builder, InsertPoint
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, StringAttr, TensorType
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.ir.affine import AffineExpr
+from xdsl.utils.exceptions import VerifyException
 
 MAX_CONSTANT = 1 << 22  # elements of a dense attribute
 
 
-@dataclass(frozen=True)
-class Flat:
-    """A view whose sizes are no affine expressions (batch · seq rows): the tensor behind it.
-
-    Lowerings that keep the leading dimensions apply to ``base``; a later view restores them.
-    """
-
-    base: SSAValue
-    shape: tuple[sympy.Expr, ...]
-
-
-Value = SSAValue | Flat
-Result = Value | tuple[SSAValue, ...] | list[SSAValue] | None
+Result = SSAValue | tuple[SSAValue, ...] | list[SSAValue]
 Lowering = Callable[["FxImporter", Node], Result]
 LOWERINGS: dict[str, Lowering] = {}
 
@@ -59,11 +47,6 @@ def lowers(*names: str) -> Callable[[Lowering], Lowering]:
 
 class NotAffine(Exception):
     """A size that is no affine expression over (batch, seq, ctx)."""
-
-
-def expressions(tensor: Tensor) -> tuple[sympy.Expr, ...]:
-    """The sizes of a traced tensor."""
-    return tuple(sympy.sympify(s.node.expr if isinstance(s, torch.SymInt) else s) for s in tensor.shape)
 
 
 def affine(expression: Any, symbols: Mapping[sympy.Symbol, AffineExpr]) -> Dim:
@@ -96,12 +79,16 @@ def affine(expression: Any, symbols: Mapping[sympy.Symbol, AffineExpr]) -> Dim:
 class FxImporter:
     """Imports the nodes of one graph into a block.
 
+    Models flatten batch and sequence to one dimension of batch · seq rows, which is no affine size.
+    Here such a dimension stays the two that it is made of: FX [rows, D] is [batch, seq, D] in the IR.
+    Lowerings therefore translate dimensions with `dim`, `dims` and `sizes`.
+
     Args:
         block: receives the operations.
         symbols: what each size symbol of the graph means.
         location: the IR's module path of a node's module.
-        parameter: the value of a placeholder that is no input; transposed on request (None if it is
-            no weight).
+        parameter: the value of a placeholder that is no input: a constant, or a weight, rearranged by
+            some steps.
         cache: the symbol of the cache that ``npuc::kv_update`` addresses.
         layer: imports an ``npuc::layer`` call (only the outer graph has them).
     """
@@ -111,7 +98,7 @@ class FxImporter:
         block: Block,
         symbols: Mapping[sympy.Symbol, AffineExpr],
         location: Callable[[Node], str],
-        parameter: Callable[[FxImporter, Node, bool], SSAValue | None],
+        parameter: Callable[[FxImporter, Node, tuple[Step, ...]], SSAValue],
         cache: str | None = None,
         layer: Callable[[FxImporter, Node], Sequence[SSAValue]] | None = None,
     ) -> None:
@@ -122,6 +109,8 @@ class FxImporter:
         self.cache = cache
         self.layer = layer
         self.env: dict[Node, Result] = {}
+        self.weights: dict[SSAValue, tuple[Node, tuple[Step, ...]]] = {}
+        self.declared: dict[tuple[Node, tuple[Step, ...]], SSAValue] = {}
         self.current: Node | None = None
 
     def run(self, nodes: Sequence[Node]) -> None:
@@ -131,10 +120,14 @@ class FxImporter:
                 continue  # sizes and assertions: sizes are taken from the types
             self.current = node
             name = str(node.target)
-            if name in LOWERINGS:
-                self.env[node] = LOWERINGS[name](self, node)
-            else:
+            if name not in LOWERINGS:
                 raise self.unsupported(f"the operator {name} has no lowering")
+            try:
+                self.env[node] = LOWERINGS[name](self, node)
+            except NotAffine as error:
+                raise self.unsupported(f"{name}: the size {error} is not affine") from error
+            except VerifyException as error:
+                raise self.unsupported(f"{name}: {error}") from error
 
     def unsupported(self, message: str) -> UserError:
         """The error of an operator that cannot be imported, at the current node's module."""
@@ -159,28 +152,37 @@ class FxImporter:
     # Values
 
     def value(self, argument: Any) -> SSAValue:
-        """The tensor of an argument node.
-
-        Raises:
-            UserError: for a flattened view, whose sizes the IR cannot express.
-        """
-        result = self.raw(argument)
-        if isinstance(result, Flat):
-            raise self.unsupported(f"the flattened shape {[str(s) for s in result.shape]} is not affine")
-        return result
-
-    def raw(self, argument: Any) -> Value:
-        """The tensor of an argument node, or the flattened view that it is."""
+        """The tensor of an argument node."""
         if argument not in self.env and argument.op == "placeholder":
-            self.env[argument] = self.parameter(self, argument, False)
+            self.env[argument] = self._declared(argument, ())
         result = self.env[argument]
-        assert isinstance(result, SSAValue | Flat)
+        assert isinstance(result, SSAValue)
         return result
 
-    def transposed(self, argument: Node) -> SSAValue | None:
-        """The transpose of an argument that is a weight matrix; None for other arguments."""
-        is_matrix = argument.op == "placeholder" and argument.meta["val"].ndim == 2
-        return self.parameter(self, argument, True) if is_matrix and argument not in self.env else None
+    def _declared(self, node: Node, steps: tuple[Step, ...]) -> SSAValue:
+        if (node, steps) not in self.declared:
+            value = self.parameter(self, node, steps)
+            self.declared[node, steps] = value
+            if isinstance(value.owner, graph.ParamOp):
+                self.weights[value] = node, steps
+        return self.declared[node, steps]
+
+    def argument(self, node: Node) -> SSAValue:
+        """Adds a placeholder as an argument of the block."""
+        block = self.builder.insertion_point.block
+        kind = tensor_type(self.sizes(node), self.element(node))
+        self.env[node] = argument = block.insert_arg(kind, len(block.args))
+        return argument
+
+    def rearranged(self, value: SSAValue, step: Step) -> SSAValue | None:
+        """The rearrangement of a weight of two or more dimensions: another view of its bytes.
+
+        None for other values.
+        """
+        if value not in self.weights or len(shape_of(value)) < 2:
+            return None
+        node, steps = self.weights[value]
+        return self._declared(node, (*steps, step))
 
     def scalar(self, value: float | int | bool, element: Attribute) -> SSAValue:
         """A rank-0 constant."""
@@ -215,13 +217,50 @@ class FxImporter:
         return affine(value.meta["val"] if isinstance(value, Node) else value, self.symbols)
 
     def sizes(self, node: Node, index: int | None = None) -> tuple[Dim, ...]:
-        """The shape of a node's tensor (of its ``index``-th one).
+        """The IR shape of a node's tensor (of its ``index``-th one).
 
         Raises:
             NotAffine: when it has a size that the IR cannot express.
         """
         tensor = node.meta["val"] if index is None else node.meta["val"][index]
-        return tuple(affine(s, self.symbols) for s in tensor.shape)
+        return tuple(d for size in tensor.shape for d in self._split(size))
+
+    def _split(self, size: Any) -> tuple[Dim, ...]:
+        """The IR dimensions of an FX dimension: two for batch · seq rows, else one."""
+        return (BATCH, SEQ) if self.is_rows(size) else (affine(size, self.symbols),)
+
+    def is_rows(self, size: Any) -> bool:
+        """Whether a size is the product batch · seq."""
+        expr = size.node.expr if isinstance(size, torch.SymInt) else size
+        factors = expr.args if isinstance(expr, sympy.Mul) else ()
+        return {self.symbols.get(f) for f in factors} == {BATCH, SEQ} and len(factors) == 2
+
+    def dims(self, node: Node, *dims: int) -> list[int]:
+        """The IR dimensions of some dimensions of a node's tensor."""
+        shape = node.meta["val"].shape
+        counts = [2 if self.is_rows(size) else 1 for size in shape]
+        starts = [sum(counts[:i]) for i in range(len(counts))]
+        wanted = [d % len(shape) for d in dims] if len(shape) else []
+        return [starts[d] + k for d in wanted for k in range(counts[d])]
+
+    def dim(self, node: Node, dim: int) -> int:
+        """The IR dimension of a dimension of a node's tensor, which must not be batch · seq rows."""
+        found = self.dims(node, dim)
+        if len(found) != 1:
+            raise self.unsupported("the operator works along the rows of a flattened batch")
+        return found[0]
+
+    def aligned(self, argument: Node, like: Node) -> SSAValue:
+        """An operand with a dimension of size 1 for each that rows have in the result ``like``."""
+        value = self.value(argument)
+        sizes, own = like.meta["val"].shape, argument.meta["val"].shape
+        sizes = sizes[len(sizes) - len(own) :]
+        shape = [
+            d
+            for size, mine in zip(sizes, own, strict=True)
+            for d in ((1, 1) if self.is_rows(size) and not self.is_rows(mine) else self._split(mine))
+        ]
+        return self.reshape(value, shape)
 
     def element(self, node: Node) -> Attribute:
         """The element type of a node's tensor."""
@@ -231,13 +270,23 @@ class FxImporter:
         """The value under another shape; itself if it has it. Chains of reshapes become one."""
         while isinstance(value.owner, graph.ReshapeOp):
             value = value.owner.input
-        same = tuple(shape) == shape_of(value)
-        return value if same else self.emit(graph.ReshapeOp(value, shape))
+        if same_shape(shape, shape_of(value)):
+            return value
+        fixed = tuple(d for d in shape if isinstance(d, int))
+        weight = self.rearranged(value, ("reshape", fixed)) if len(shape) > 1 else None
+        return weight or self.emit(graph.ReshapeOp(value, shape))
 
     def broadcast(self, value: SSAValue, shape: Sequence[Dim]) -> SSAValue:
         """The value repeated to this shape; itself if it has it."""
-        same = tuple(shape) == shape_of(value)
+        same = same_shape(shape, shape_of(value))
         return value if same else self.emit(graph.BroadcastOp(value, shape))
+
+    def transpose(self, value: SSAValue, perm: Sequence[int]) -> SSAValue:
+        """The value with its dimensions in this order."""
+        if list(perm) == sorted(perm):
+            return value
+        weight = self.rearranged(value, ("permute", tuple(perm)))
+        return weight or self.emit(graph.TransposeOp(value, perm))
 
 
 def _is_tensor(value: Any) -> bool:
@@ -261,9 +310,3 @@ def module_path(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values() if isinstance(path, str)]
     return re.sub(r"@\d+", "", paths[-1]) if paths else ""
-
-
-def input_type(node: Node, symbols: Mapping[sympy.Symbol, AffineExpr]) -> TensorType[Attribute]:
-    """The IR type of a placeholder."""
-    value = node.meta["val"]
-    return tensor_type([affine(s, symbols) for s in value.shape], element_type(value.dtype))

@@ -9,16 +9,16 @@ import sympy
 import torch
 from npuc.frontends import aten_compute, aten_elementwise, aten_shape
 from npuc.frontends.checkpoint import open_checkpoint
-from npuc.frontends.fx_import import FxImporter, input_type, module_path
+from npuc.frontends.fx_import import FxImporter, module_path
 from npuc.frontends.layer_kinds import LayerKind
 from npuc.frontends.trace_model import SIZES, TracedGraph, TracedModel, trace_model
-from npuc.frontends.weights import WeightTable, element_type
+from npuc.frontends.weights import Step, WeightTable, element_type
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.graph import BATCH, CTX, SEQ
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, i64
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, SymbolRefAttr, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.ir.affine import AffineExpr
@@ -106,7 +106,16 @@ class ModuleImporter:
             graph.CacheDeclOp(name, sorted(set(layers)), *key[:3], element_type(key[3]))
             for key, (name, layers) in self.caches.items()
         ]
-        return ModuleOp([*self.weights.operations(), *caches, *bodies, main])
+        functions = [*bodies, main]
+        self._name_weights(functions)
+        return ModuleOp([*self.weights.operations(), *caches, *functions])
+
+    def _name_weights(self, functions: Sequence[FuncOp]) -> None:
+        """Gives the weights that are used their final names."""
+        used = [op for function in functions for op in function.walk() if isinstance(op, graph.ParamOp)]
+        names = self.weights.finish([op.symbol.string_value() for op in used])
+        for op in used:
+            op.symbol = SymbolRefAttr(names[op.symbol.string_value()])
 
     def _body(self, kind: LayerKind) -> FuncOp:
         """The function of a kind of layer: carried values, then the extras that it uses."""
@@ -134,21 +143,18 @@ class ModuleImporter:
         kind: LayerKind | None,
         cache: str | None,
     ) -> FuncOp:
-        symbols = size_symbols(traced)
-        types = [input_type(node, symbols) for node in inputs]
-        block = Block(arg_types=types)
+        block = Block()
         members = None if kind is None else kind.members
         importer = FxImporter(
             block,
-            symbols,
+            size_symbols(traced),
             lambda node: _location(traced, node),
-            lambda imp, node, transposed: self._parameter(imp, traced, node, members, transposed),
+            lambda imp, node, steps: self._parameter(imp, traced, node, members, steps),
             cache,
             self._layer if kind is None else None,
         )
-        for node, argument in zip(inputs, block.args, strict=True):
-            importer.env[node] = argument
-            argument.name_hint = "hidden" if kind is not None and node is inputs[0] else None
+        for node in inputs:
+            importer.argument(node).name_hint = "hidden" if kind is not None and node is inputs[0] else None
         nodes = list(traced.program.graph.nodes)
         importer.run(nodes)
         results = [importer.value(node) for node in _user_outputs(traced)]
@@ -160,19 +166,24 @@ class ModuleImporter:
         return FuncOp(name, types, Region(block), visibility)
 
     def _parameter(
-        self, imp: FxImporter, traced: TracedGraph, node: Node, layers: Sequence[int] | None, transposed: bool
-    ) -> SSAValue | None:
+        self,
+        imp: FxImporter,
+        traced: TracedGraph,
+        node: Node,
+        layers: Sequence[int] | None,
+        steps: tuple[Step, ...],
+    ) -> SSAValue:
         """A weight symbol's value, or the constant that a non-persistent buffer is."""
         spec = next(s for s in traced.program.graph_signature.input_specs if s.arg.name == node.name)
         target = spec.target or node.name
         if spec.kind is InputKind.CONSTANT_TENSOR:
-            return None if transposed else imp.dense(traced.program.constants[target])
+            return imp.dense(traced.program.constants[target])
         name = target.removeprefix(traced.strip + ".")
         path = f"{traced.prefix}.{name}" if traced.prefix else name
         if spec.kind is InputKind.BUFFER and not spec.persistent:
-            return None if transposed else self._buffer(imp, path, layers)
+            return self._buffer(imp, path, layers)
         value = node.meta["val"]
-        symbol, kind = self.weights.declare(path, tuple(value.shape), value.dtype, layers, transposed)
+        symbol, kind = self.weights.declare(path, tuple(value.shape), value.dtype, layers, steps)
         result = imp.emit(graph.ParamOp(symbol, kind))
         result.name_hint = "_".join(path.split(".")[-2:])
         return result

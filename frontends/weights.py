@@ -1,15 +1,15 @@
 """Weights as symbols: which byte ranges make which parameter, and reading them.
 
 A *recipe* is a source dictionary ``{file, offset, bytes, dtype, shape}`` or an operation on recipes:
-``{op = "transpose", source}``, ``{op = "slice", dim, start, stop, source}``,
-``{op = "reshape", shape, source}``, ``{op = "concat" | "stack", dim, sources}``; or a table that needs no
-file: ``{op = "iota", shape, dim}``, ``{op = "dense", shape, value}``.
+``{op = "transpose", source}`` (the last two dimensions), ``{op = "permute", perm, source}``,
+``{op = "reshape", shape, source}``, ``{op = "slice", dim, start, stop, source}``,
+``{op = "concat" | "stack", dim, sources}``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,10 +88,14 @@ def source_attr(source: TensorSource) -> DictionaryAttr:
     )
 
 
-def recipe(op: str, source: DictionaryAttr | Sequence[DictionaryAttr], **values: int) -> DictionaryAttr:
+def recipe(
+    op: str, source: DictionaryAttr | Sequence[DictionaryAttr], **values: int | Sequence[int]
+) -> DictionaryAttr:
     """An operation on one recipe or on several."""
     entries: dict[str, Attribute] = {"op": StringAttr(op)}
-    entries |= {key: IntegerAttr(value, i64) for key, value in values.items()}
+    for key, value in values.items():
+        is_number = isinstance(value, int)
+        entries[key] = IntegerAttr(value, i64) if is_number else DenseArrayBase.from_list(i64, list(value))
     if isinstance(source, DictionaryAttr):
         entries["source"] = source
     else:
@@ -99,12 +103,31 @@ def recipe(op: str, source: DictionaryAttr | Sequence[DictionaryAttr], **values:
     return DictionaryAttr(entries)
 
 
+Step = tuple[str, tuple[int, ...]]  # ("permute", perm) or ("reshape", shape)
+
+
+def rearrange(
+    source: DictionaryAttr, shape: tuple[int, ...], steps: Sequence[Step]
+) -> tuple[DictionaryAttr, tuple[int, ...]]:
+    """A recipe and its shape after some steps."""
+    for op, values in steps:
+        if op == "reshape":
+            source, shape = recipe("reshape", source, shape=values), values
+            continue
+        swap = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+        is_swap = values == swap
+        source = recipe("transpose", source) if is_swap else recipe("permute", source, perm=values)
+        shape = tuple(shape[d] for d in values)
+    return source, shape
+
+
 @dataclass
 class _Symbol:
+    name: str
     type: TensorType[Attribute]
-    transposed: bool
+    steps: tuple[Step, ...]
+    layered: bool
     sources: dict[int, DictionaryAttr] = field(default_factory=dict)
-    layered: bool = False
 
 
 class WeightTable:
@@ -116,7 +139,7 @@ class WeightTable:
         self._where = str(checkpoint.root)
         self._aliases = tied_names(model)
         self._recipes = parameter_recipes(model, checkpoint.tensors, self._where)
-        self._symbols: dict[str, _Symbol] = {}
+        self._symbols: list[_Symbol] = []
 
     def declare(
         self,
@@ -124,39 +147,46 @@ class WeightTable:
         shape: tuple[int, ...],
         dtype: torch.dtype,
         layers: Sequence[int] | None = None,
-        transposed: bool = False,
+        steps: tuple[Step, ...] = (),
     ) -> tuple[str, TensorType[Attribute]]:
-        """The symbol of a parameter; with ``layers``, ``name`` has ``{}`` for the layer.
-
-        A name that is used with another type or orientation gets a second symbol, ``name~1``.
+        """A provisional symbol of a parameter, rearranged; with ``layers``, ``name`` has ``{}``.
 
         Raises:
             UserError: when the checkpoint does not hold the parameter, or in another shape.
         """
-        kind = TensorType(element_type(dtype), list(reversed(shape)) if transposed else list(shape))
         if layers is None:
-            name = self._aliases.get(name, name)
-        symbol, count = name, 0
-        while symbol in self._symbols and not self._fits(self._symbols[symbol], kind, transposed):
-            count += 1
-            symbol = f"{name}~{count}"
-        entry = self._symbols.setdefault(symbol, _Symbol(kind, transposed, layered=layers is not None))
+            name = self._source_name(name)
+        sources: dict[int, DictionaryAttr] = {}
+        final = shape
         for layer in [0] if layers is None else layers:
-            full = name if layers is None else name.format(layer)
-            full = self._aliases.get(full, full)
-            source = self._source(full, shape)
-            entry.sources[layer] = recipe("transpose", source) if transposed else source
-        return symbol, kind
+            full = name if layers is None else self._source_name(name.format(layer))
+            sources[layer], final = rearrange(self._source(full, shape), shape, steps)
+        kind = TensorType(element_type(dtype), list(final))
+        for index, entry in enumerate(self._symbols):
+            if (entry.name, entry.type, entry.steps) == (name, kind, steps):
+                break
+        else:
+            index = len(self._symbols)
+            entry = _Symbol(name, kind, steps, layers is not None)
+            self._symbols.append(entry)
+        entry.sources |= sources
+        return str(index), kind
 
-    @staticmethod
-    def _fits(entry: _Symbol, kind: Attribute, transposed: bool) -> bool:
-        return entry.type == kind and entry.transposed == transposed
+    def _source_name(self, name: str) -> str:
+        """The name under which the checkpoint holds a parameter: its own, or that of a tied one."""
+        target = self._aliases.get(name, name)
+        if target in self._recipes:
+            return target
+        sharing = [alias for alias, other in self._aliases.items() if other == target]
+        return next((alias for alias in sharing if alias in self._recipes), name)
 
     def _source(self, name: str, shape: tuple[int, ...]) -> DictionaryAttr:
         if name not in self._recipes:
-            remedy = "the checkpoint is incomplete or of another model"
             raise UserError(
-                "missing-tensor", f"the tensor {name} is missing", where=self._where, remedy=remedy
+                "missing-tensor",
+                f"the tensor {name} is missing",
+                where=self._where,
+                remedy="the checkpoint is incomplete or of another model",
             )
         source, actual = self._recipes[name]
         if actual != shape:
@@ -165,13 +195,28 @@ class WeightTable:
             raise UserError("shape-mismatch", message, where=self._where, remedy=remedy)
         return source
 
+    def finish(self, used: Sequence[str]) -> dict[str, str]:
+        """Keeps only the symbols that are used and names them; provisional → final name.
+
+        A parameter that is used in several types or arrangements gets the symbols ``name``, ``name~1``, ….
+        """
+        names: dict[str, str] = {}
+        kept: list[_Symbol] = []
+        for symbol in dict.fromkeys(used):
+            entry = self._symbols[int(symbol)]
+            count = sum(other.name == entry.name for other in kept)
+            names[symbol] = f"{entry.name}~{count}" if count else entry.name
+            kept.append(entry)
+        self._symbols = [replace(e, name=names[s]) for s, e in zip(dict.fromkeys(used), kept, strict=True)]
+        return names
+
     def operations(self) -> list[WeightOp]:
         """The declarations, in order of first use."""
         result: list[WeightOp] = []
-        for name, entry in self._symbols.items():
+        for entry in self._symbols:
             layers = sorted(entry.sources)
             sources = [entry.sources[layer] for layer in layers]
-            result.append(WeightOp(name, entry.type, sources, layers if entry.layered else None))
+            result.append(WeightOp(entry.name, entry.type, sources, layers if entry.layered else None))
         return result
 
 
@@ -226,6 +271,8 @@ class WeightReader:
             return inner.transpose(-1, -2).contiguous()
         if op == "slice":
             return inner.narrow(numbers["dim"], numbers["start"], numbers["stop"] - numbers["start"])
+        if op == "permute":
+            return inner.permute(ints(entries["perm"])).contiguous()
         if op == "reshape":
             return inner.reshape(ints(entries["shape"]))
         raise UserError("unknown-recipe", f"unknown weight recipe {op!r}")
