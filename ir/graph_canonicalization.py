@@ -35,7 +35,7 @@ def _replace(rewriter: PatternRewriter, old: Operation, new: Operation) -> None:
     """Replaces an operation, keeping its module path."""
     if "module" in old.attributes:
         new.attributes["module"] = old.attributes["module"]
-    rewriter.replace_op(old, new)
+    rewriter.replace(old, new)
 
 
 def _unplaced(value: SSAValue) -> bool:
@@ -51,7 +51,7 @@ class DropIdentity(RewritePattern):
             return
         if isinstance(op, TransposeOp) and list(ints(op.perm)) != sorted(ints(op.perm)):
             return
-        rewriter.replace_op(op, [], [op.operands[0]])
+        rewriter.replace(op, [], [op.operands[0]])
 
 
 class CastOfCast(RewritePattern):
@@ -121,7 +121,7 @@ class DropNeutral(RewritePattern):
             return
         for value, constant in ((op.lhs, op.rhs), *([(op.rhs, op.lhs)] if commutes else [])):
             if value.type == op.result.type and _is_constant(constant, neutral):
-                rewriter.replace_op(op, [], [value])
+                rewriter.replace(op, [], [value])
                 return
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from npuc.ir.assembly import F32, FLAG, INT, INTS, WORD, Syntax, print_attributes, syntax
@@ -236,7 +236,7 @@ class SliceOp(ShapeOp):
 
     @classmethod
     def parse_keywords(
-        cls, parser: Parser, operands: dict[str, list[SSAValue]] | None = None
+        cls, parser: Parser, operands: Mapping[str, list[SSAValue]] | None = None
     ) -> dict[str, Attribute]:
         """The inverse of ``print_keywords``."""
         square = parser.Delimiter.SQUARE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from npuc.ir.shapes import Dim, same_shape, same_size, shape_text, size_text
 from xdsl.dialects.builtin import (
@@ -11,6 +12,7 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     DenseArrayBase,
     IntegerAttr,
+    IntegerType,
     TensorType,
     i64,
 )
@@ -75,7 +77,7 @@ def int_array(values: Sequence[int]) -> DenseArrayBase:
 
 def ints(attribute: DenseArrayBase) -> tuple[int, ...]:
     """The integers of an ``array<i64: …>`` attribute."""
-    return tuple(int(v) for v in attribute.get_values())
+    return tuple(cast(DenseArrayBase[IntegerType], attribute).get_values())
 
 
 def index_of(attribute: IntegerAttr) -> int:
