@@ -27,7 +27,7 @@ from npuc.ir.errors import UserError
 CONTROL = Path(__file__).parent / "common" / "control.npu"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Machine:
     """A machine, immutable.
 
@@ -56,6 +56,9 @@ class Machine:
     commands: Mapping[str, Command]
     sources: Mapping[str, str]
     docs: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.name}>"
 
     @property
     def slices(self) -> int:

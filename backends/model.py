@@ -199,7 +199,7 @@ class Stage:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Command:
     """A command: its fields in encoding order, its ports, limits, stages and cost.
 
@@ -222,6 +222,9 @@ class Command:
     drain: Number | None
     base_formula: str
     drain_formula: str
+
+    def __repr__(self) -> str:
+        return f"<Command {self.name}>"
 
 
 @dataclass(frozen=True)

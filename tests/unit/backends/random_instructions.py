@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from npuc.backends.instruction import Instruction, Reg, SemaphoreUse
 from npuc.backends.machine import Machine, load_machine
-from npuc.backends.model import Command, Field
+from npuc.backends.model import Field
 from npuc.backends.registry import load_target
 
 MACHINES = {
@@ -36,7 +36,10 @@ def _values(machine: Machine, field: Field) -> st.SearchStrategy[object]:
 
 
 @st.composite
-def _instructions(draw: st.DrawFn, machine: Machine, command: Command) -> Instruction:
+def instructions(draw: st.DrawFn, target: str, name: str) -> Instruction:
+    """A random instruction of one command; machines go by name, for Hypothesis prints the arguments."""
+    machine = MACHINES[target]
+    command = machine.commands[name]
     fields = draw(
         st.fixed_dictionaries({}, optional={n: _values(machine, f) for n, f in command.fields.items()})
     )
@@ -47,13 +50,7 @@ def _instructions(draw: st.DrawFn, machine: Machine, command: Command) -> Instru
     return Instruction(command.name, queue, fields, waits, signals)
 
 
-def instructions(machine: Machine, command: str) -> st.SearchStrategy[Instruction]:
-    """Random instructions of one command."""
-    return _instructions(machine, machine.commands[command])
-
-
-def programs(machine: Machine) -> st.SearchStrategy[list[Instruction]]:
+def programs(target: str) -> st.SearchStrategy[list[Instruction]]:
     """Random sequences of up to 8 instructions."""
-    return st.lists(
-        st.sampled_from(list(machine.commands)).flatmap(lambda c: instructions(machine, c)), max_size=8
-    )
+    commands = st.sampled_from(list(MACHINES[target].commands))
+    return st.lists(commands.flatmap(lambda name: instructions(target, name)), max_size=8)

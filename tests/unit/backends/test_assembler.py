@@ -17,7 +17,7 @@ def test_assembling_a_disassembly_gives_the_same_bytes(target: str) -> None:
     machine = MACHINES[target]
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(program=programs(machine))
+    @given(program=programs(target))
     def check(program: list[Instruction]) -> None:
         text = b"".join(map(machine.encode, program))
         assert assemble(machine, disassemble(machine, text)) == text

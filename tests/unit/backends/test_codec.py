@@ -30,7 +30,7 @@ def test_decode_gives_back_what_was_encoded(target: str, command: str) -> None:
     machine = MACHINES[target]
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(original=instructions(machine, command))
+    @given(original=instructions(target, command))
     def check(original: Instruction) -> None:
         encoded = machine.encode(original)
         assert len(encoded) == machine.commands[command].format.length
@@ -48,7 +48,7 @@ def test_decode_gives_back_what_was_encoded(target: str, command: str) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    original=instructions(MACHINES["rngd"], "tu"),
+    original=instructions("rngd", "tu"),
     noise=st.integers(1, (1 << 128) - 1),
     at=st.integers(0, 380),
 )
