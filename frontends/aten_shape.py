@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from npuc.frontends.fx_import import LOWERINGS, FxImporter, Result, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
-from npuc.ir.shapes import Dim
+from npuc.ir.shapes import Dim, size_text
 from torch.fx import Node
 from xdsl.dialects.builtin import i32
 from xdsl.ir import SSAValue
@@ -76,7 +77,7 @@ def _bound(imp: FxImporter, argument: Any, size: Dim, default: int) -> int:
     if value == size or (isinstance(value, int) and value >= torch.iinfo(torch.int64).max):
         return size if isinstance(size, int) else -1
     if not isinstance(value, int) or (value < 0 and not isinstance(size, int)):
-        raise imp.unsupported(f"a slice up to {value} of {size}")
+        raise imp.unsupported(f"a slice up to {size_text(value)} of {size_text(size)}")
     if isinstance(size, int):
         value = max(0, min(value + size if value < 0 else value, size))
     return value
@@ -252,6 +253,91 @@ def lower_index(imp: FxImporter, node: Node) -> SSAValue:
         table = value if len(shape) == 2 else imp.reshape(value, (shape[0], 1))
         return imp.reshape(imp.emit(graph.EmbeddingOp(table, ids)), imp.sizes(node))
     raise imp.unsupported(f"indexing a tensor of rank {len(shape)} by {len(indices)} tensors")
+
+
+def _matches(imp: FxImporter, index: SSAValue, size: int) -> SSAValue:
+    """index[…, k] → predicate[…, k, size], true where an index names the position."""
+    ids = imp.reshape(imp.cast(index, i32), (*shape_of(index), 1))
+    return imp.emit(graph.binary("eq", ids, imp.emit(graph.IotaOp((size,), 0))))
+
+
+def _last_size(imp: FxImporter, node: Node) -> int:
+    """The size of the last dimension, along which alone the operator must work."""
+    source, dim = node.args[0], node.args[2 if "topk" in str(node.target) else 1]
+    shape = source.meta["val"].shape  # pyright: ignore
+    if int(dim) % len(shape) != len(shape) - 1 or not isinstance(shape[-1], int):  # pyright: ignore
+        raise imp.unsupported("the operator along another dimension than the last")
+    return shape[-1]
+
+
+@lowers("aten.topk.default")
+def lower_topk(imp: FxImporter, node: Node) -> Result:
+    """The k largest of the last dimension and their places: k times the first maximum, then without it."""
+    if len(node.args) > 3 and not node.args[3]:
+        raise imp.unsupported("the smallest elements")
+    rest, count = imp.value(node.args[0]), int(node.args[1])  # pyright: ignore
+    size = node.args[0].meta["val"].shape[-1]  # pyright: ignore
+    if len(node.args) > 2:
+        size = _last_size(imp, node)
+    last = len(shape_of(rest)) - 1
+    places = imp.emit(graph.IotaOp((size,), 0))
+    none, lowest = imp.scalar(size, i32), imp.scalar(-math.inf, element_of(rest))
+    values: list[SSAValue] = []
+    indices: list[SSAValue] = []
+    for _ in range(count):
+        best = imp.emit(graph.ReduceOp(rest, "max", [last], True))
+        equal = imp.emit(graph.binary("eq", rest, best))
+        first = imp.emit(graph.ReduceOp(imp.emit(graph.WhereOp(equal, places, none)), "min", [last], True))
+        rest = imp.emit(graph.WhereOp(imp.emit(graph.binary("eq", places, first)), lowest, rest))
+        values.append(best)
+        indices.append(first)
+    if count == 1:
+        return values[0], indices[0]
+    return imp.emit(graph.ConcatOp(values, last)), imp.emit(graph.ConcatOp(indices, last))
+
+
+@lowers("aten.max.dim")
+def lower_max(imp: FxImporter, node: Node) -> Result:
+    """The maximum along a dimension, and its place in the last one if anyone asks."""
+    value = imp.value(node.args[0])
+    dim = imp.dim(node.args[0], int(node.args[1]))  # pyright: ignore
+    keep = bool(node.args[2]) if len(node.args) > 2 else False
+    best = imp.emit(graph.ReduceOp(value, "max", [dim], True))
+    found = imp.reshape(best, imp.sizes(node, 0))
+    if not any(user.args[1] == 1 for user in node.users):
+        return found, found
+    places = imp.emit(graph.IotaOp(shape_of(value)[dim:], 0))
+    none = imp.scalar(torch.iinfo(torch.int32).max, i32)
+    equal = imp.emit(graph.binary("eq", value, best))
+    first = imp.emit(graph.WhereOp(equal, places, none))
+    return found, imp.emit(graph.ReduceOp(first, "min", [dim], keep))
+
+
+@lowers("aten.gather.default")
+def lower_gather(imp: FxImporter, node: Node) -> SSAValue:
+    """Elements of the last dimension by index: the sum of the one that matches."""
+    size = _last_size(imp, node)
+    value, index = imp.value(node.args[0]), imp.value(node.args[2])
+    shape = shape_of(value)
+    rows = imp.reshape(value, (*shape[:-1], 1, shape[-1]))
+    zero = imp.scalar(0, element_of(value))
+    picked = imp.emit(graph.WhereOp(_matches(imp, index, size), rows, zero))
+    return imp.emit(graph.ReduceOp(picked, "sum", [len(shape)], False))
+
+
+@lowers("aten.scatter.value", "aten.scatter.src")
+def lower_scatter(imp: FxImporter, node: Node) -> SSAValue:
+    """The last dimension with the elements at some indices replaced."""
+    size = _last_size(imp, node)
+    value, matches = imp.value(node.args[0]), _matches(imp, imp.value(node.args[2]), size)
+    rank, element = len(shape_of(value)), imp.element(node)
+    hit = imp.emit(graph.ReduceOp(matches, "any", [rank - 1], False))
+    source: Any = node.args[3]
+    if not isinstance(source, Node):
+        return imp.emit(graph.WhereOp(hit, imp.scalar(source, element), value))
+    column = imp.reshape(imp.cast(imp.value(source), element), (*shape_of(imp.value(source)), 1))
+    spread = imp.emit(graph.WhereOp(matches, column, imp.scalar(0, element)))
+    return imp.emit(graph.WhereOp(hit, imp.emit(graph.ReduceOp(spread, "sum", [rank - 1], False)), value))
 
 
 @lowers("aten.constant_pad_nd.default")

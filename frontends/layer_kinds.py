@@ -8,6 +8,7 @@ replace each call by the operator ``npuc::layer``.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class LayerKind:
         path: module path with ``{}`` for the index, e.g. ``model.layers.{}``.
         index: the layer that is traced.
         spec: tree of the arguments; ``leaves`` has None where a tensor goes.
-        inputs: the tensors of the traced call.
+        inputs: the tensors of the traced call, and their names in it.
         outputs: which tensor results continue: those that replace an input.
         carried: for each of them, the position of that input.
         out_spec: tree of the results; ``out_leaves`` has None where no tensor continues.
@@ -48,6 +49,7 @@ class LayerKind:
     spec: pytree.TreeSpec
     leaves: list[Any]
     inputs: list[Tensor]
+    names: list[str]
     outputs: list[int] = field(default_factory=list)
     carried: list[int] = field(default_factory=list)
     out_spec: pytree.TreeSpec | None = None
@@ -221,8 +223,9 @@ class Layers:
         kind = self._by_key.get(key)
         if kind is None:
             kind = LayerKind(
-                f"layer_kind{len(self.kinds)}", f"{path}.{{}}", index, module, spec, leaves, tensors
-            )
+                f"layer_kind{len(self.kinds)}", f"{path}.{{}}", index, module, spec, leaves, tensors,
+                [*_names(module, args, kwargs), "positions"],
+            )  # fmt: skip
             self._first_call(kind, args, kwargs)
             self._by_key[key] = kind
             self.kinds.append(kind)
@@ -257,6 +260,18 @@ def _inputs(args: Any, kwargs: Any) -> tuple[list[Any], list[Tensor], pytree.Tre
     """Arguments of a layer call; the positions come last, for masks that layers make themselves."""
     leaves, tensors, spec = _split((args, kwargs))
     return leaves, tensors if STATE.positions is None else [*tensors, STATE.positions], spec
+
+
+def _names(module: nn.Module, args: Any, kwargs: Any) -> list[str]:
+    """A name for each tensor of a layer call: its parameter's, with the place in a tuple."""
+    parameters = list(inspect.signature(type(module).forward).parameters)[1:]
+    named = dict(zip(parameters, args, strict=False)) | dict(kwargs)
+    found: list[str] = []
+    for name, value in named.items():
+        leaves = pytree.tree_leaves(value, is_leaf=lambda x: isinstance(x, Cache))
+        several = len(leaves) > 1
+        found += [f"{name}_{i}" if several else name for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+    return found
 
 
 def _match(kind: LayerKind, results: Sequence[Tensor]) -> None:

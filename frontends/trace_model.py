@@ -10,7 +10,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 from npuc.frontends.layer_kinds import LayerKind, Layers
-from npuc.frontends.trace_ops import IMPLEMENTATION, TraceCache, additive_masks, tracing
+from npuc.frontends.trace_ops import IMPLEMENTATION, Bypassed, TraceCache, additive_masks, tracing
 from npuc.ir.errors import UserError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -94,15 +94,12 @@ def build_model(config: Any, dtype: torch.dtype, attention: str) -> tuple[nn.Mod
     with torch.device("meta"):
         model = model_class(config)._from_config(config, dtype=dtype, **options)
     model.eval()
-    model.tie_weights()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    replaced: dict[int, Any] = {}
     for module in model.modules():
         transient = module._non_persistent_buffers_set
         for name, parameter in module._parameters.items():
-            if parameter is not None:
-                fake = replaced.setdefault(id(parameter), _fake(mode, parameter))
-                module._parameters[name] = fake
+            if parameter is not None:  # tied ones become two: the checkpoint says what they share
+                module._parameters[name] = _fake(mode, parameter)
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 fake = torch.empty_like(buffer, device="cpu") if name in transient else _fake(mode, buffer)
@@ -129,13 +126,16 @@ def _fake(mode: FakeTensorMode, like: Tensor) -> Tensor:
 class _Main(nn.Module):
     """The whole model: tokens, positions and a tensor of length ctx in, logits out."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, with_keys: bool) -> None:
         super().__init__()
         self.model = model
+        self.with_keys = with_keys
         self.parameters_of_forward = inspect.signature(model.forward).parameters
 
     def forward(self, tokens: Tensor, positions: Tensor, probe: Tensor) -> Tensor:
         optional: dict[str, Any] = {"position_ids": positions, "use_cache": True}
+        if self.with_keys:
+            optional["attention_mask"] = torch.ones(tokens.shape[0], probe.shape[0], dtype=torch.int64)
         given = {k: v for k, v in optional.items() if k in self.parameters_of_forward}
         with tracing(positions, probe.shape[0]):
             return self.model(input_ids=tokens, past_key_values=TraceCache(), **given).logits
@@ -217,7 +217,7 @@ def _reporting(where: str) -> Iterator[None]:
     """Turns whatever a model or torch.export raises into one error that the user sees."""
     try:
         yield
-    except (UserError, _Bypassed):
+    except (UserError, Bypassed):
         raise
     except Exception as error:
         text = " ".join(str(error).split())
@@ -229,10 +229,6 @@ def _reporting(where: str) -> Iterator[None]:
         ) from error
 
 
-class _Bypassed(Exception):
-    """The model computes attention itself instead of calling the attention interface."""
-
-
 def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
     """Traces a causal language model: its layers' kinds, each kind's body, and the rest.
 
@@ -242,14 +238,29 @@ def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
     Raises:
         UserError: when the architecture is unknown or cannot be exported.
     """
-    try:
-        return _trace(copy.deepcopy(config), dtype, IMPLEMENTATION)
-    except _Bypassed:
-        with additive_masks():
-            return _trace(copy.deepcopy(config), dtype, "eager")
+    attention, with_keys = IMPLEMENTATION, False
+    while True:
+        own = nullcontext() if attention == IMPLEMENTATION else additive_masks()
+        try:
+            with own:
+                return _trace(copy.deepcopy(config), dtype, attention, with_keys)
+        except Bypassed:
+            attention = "eager"
+        except UserError as error:
+            if error.kind != "unsupported-position" or with_keys:
+                raise
+            with_keys = True  # the length of a mask of all keys is what some models want to know
 
 
-def _trace(config: Any, dtype: torch.dtype, attention: str) -> TracedModel:
+def _trace(config: Any, dtype: torch.dtype, attention: str, with_keys: bool) -> TracedModel:
+    """Traces with one of transformers' attention implementations.
+
+    Args:
+        with_keys: pass a padding mask of ones for all keys.
+
+    Raises:
+        Bypassed: when the model needs another implementation.
+    """
     where = model_class(config).__name__
     with _reporting(where):
         try:
@@ -257,9 +268,9 @@ def _trace(config: Any, dtype: torch.dtype, attention: str) -> TracedModel:
         except (KeyError, ValueError) as error:
             if attention != IMPLEMENTATION or IMPLEMENTATION not in str(error):
                 raise
-            raise _Bypassed from error
+            raise Bypassed from error
     layers = Layers(model, config)
-    main = _Main(model)
+    main = _Main(model, with_keys)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         tokens = torch.zeros(_sizes("batch", "seq"), dtype=torch.int64)
@@ -267,7 +278,7 @@ def _trace(config: Any, dtype: torch.dtype, attention: str) -> TracedModel:
         with _reporting(where), torch.no_grad(), _restored(model), layers.discovering():
             main(*inputs)
     if attention == IMPLEMENTATION and any(k.cache and not k.attentions for k in layers.kinds):
-        raise _Bypassed
+        raise Bypassed
     with _restored(model), _marking_head(model), layers.opaque():
         outer = TracedGraph(export_program(main, inputs, where), "", "model")
     bodies: dict[str, TracedGraph] = {}

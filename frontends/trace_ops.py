@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from npuc.ir.errors import UserError
 from torch import Tensor
+from torch.nn.functional import linear
 from transformers import AttentionInterface, Cache
 from transformers.integrations.moe import ExpertsInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -27,7 +28,6 @@ _LIBRARY.define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float softcap) -> Tensor"
 )
 _LIBRARY.define("select_rows(Tensor x) -> Tensor")
-_LIBRARY.define("experts(Tensor x, Tensor index, Tensor weight) -> Tensor")
 _LIBRARY.define("layer(Tensor[] inputs, str kind, int index, int[] carried) -> Tensor[]")
 
 
@@ -50,11 +50,6 @@ def _attention_shape(
 
 @torch.library.register_fake("npuc::select_rows")
 def _select_rows_shape(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@torch.library.register_fake("npuc::experts")
-def _experts_shape(x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -84,7 +79,13 @@ STATE = TraceState()
 
 
 class UnknownLength:
-    """How many tokens the cache holds, for models that ask: it differs between rows and calls."""
+    """How many tokens the cache holds, for models that ask: it differs between rows and calls.
+
+    Models that ask without need go on; a result that depends on it is refused.
+    """
+
+    def _same(self, *_: Any) -> UnknownLength:
+        return self
 
     def _refuse(self, *_: Any) -> Any:
         raise UserError(
@@ -93,10 +94,14 @@ class UnknownLength:
             remedy="only models that take positions as an input can be compiled",
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __index__ = __int__ = _refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _same
+    __index__ = __int__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __eq__ = __ne__ = _refuse  # pyright: ignore[reportAssignmentType]
     __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @classmethod
+    def __torch_function__(cls, *_: Any) -> Any:
+        return cls()._refuse()
 
 
 class TraceCache(Cache):
@@ -122,7 +127,7 @@ class TraceCache(Cache):
         return 0
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
-        """Not a number: positions are inputs. Models that ask without need go on."""
+        """Not a number: positions are inputs."""
         return UnknownLength()
 
 
@@ -133,6 +138,10 @@ _IMPLIED = {
     "deterministic", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "num_items_in_batch",
     "return_dict", "target_dtype", "attention_mask", "encoder_hidden_states",
 }  # fmt: skip
+
+
+class Bypassed(Exception):
+    """The model's attention is more than the attention interface can say."""
 
 
 def attention(
@@ -148,30 +157,20 @@ def attention(
     """The attention interface: q [B,Hq,N,D], k, v [B,Hkv,ctx,D] → [B,N,Hq,Dv].
 
     Raises:
-        UserError: for a parameter that ``graph.attention`` has not.
+        Bypassed: for a parameter that ``graph.attention`` has not.
     """
     STATE.attentions += 1
-    where = f"{type(module).__name__} (layer {getattr(module, 'layer_idx', '?')})"
-    extra = sorted(k for k, v in kwargs.items() if k not in _IMPLIED and isinstance(v, Tensor | float))
-    if extra:
-        raise UserError(
-            "unsupported-attention",
-            f"attention has the parameter {extra[0]}, which graph.attention has not",
-            where=where,
-            remedy="add it to graph.attention and to frontends/trace_ops.py",
-        )
+    extra = [k for k, v in kwargs.items() if k not in _IMPLIED and isinstance(v, Tensor | float)]
+    if extra or (attention_mask is not None and attention_mask.dtype != torch.bool):
+        raise Bypassed  # sinks, biases: traced as the model's own operations
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if attention_mask is None and causal:
         raise UserError(
-            "missing-mask", "causal attention without a mask from the mask interface", where=where
-        )
-    if attention_mask is not None and attention_mask.dtype != torch.bool:
-        raise UserError(
-            "unsupported-attention",
-            f"the attention mask is {attention_mask.dtype}, expected a predicate",
-            where=where,
-            remedy="additive biases are not supported",
+            "missing-mask",
+            "causal attention without a mask from the mask interface",
+            where=f"{type(module).__name__} (layer {getattr(module, 'layer_idx', '?')})",
+            remedy="the architecture is not supported",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     return torch.ops.npuc.attention(query, key, value, attention_mask, scale, float(softcap or 0.0)), None
@@ -209,9 +208,35 @@ def additive(dtype: torch.dtype = torch.float32, **kwargs: Any) -> Tensor:
     return torch.where(attend, torch.zeros((), dtype=dtype), torch.finfo(dtype).min)
 
 
-def experts(module: torch.nn.Module, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """The experts interface: tokens [S,D] through their chosen experts, index and weight [S,k]."""
-    return torch.ops.npuc.experts(x, index, weight)
+def experts(module: Any, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """The experts interface: tokens x[S,D] through chosen experts, index and weight [S,k] → [S,D].
+
+    All experts together are one gated MLP of E · I hidden values, of which each token keeps those of
+    its experts, scaled by their weights: two products, whatever the routing.
+
+    Raises:
+        UserError: for a normalization after each expert.
+    """
+    if getattr(module, "has_post_expert_norm", False):
+        raise UserError(
+            "unsupported-experts", "experts with a norm of their own", where=type(module).__name__
+        )
+    up, down = module.gate_up_proj if module.has_gate else module.up_proj, module.down_proj
+    if module.is_transposed:
+        up, down = up.transpose(1, 2), down.transpose(1, 2)
+    count, wide, size = up.shape  # [E, 2I or I, D], and [E, D, I]
+    chosen = index[:, :, None] == torch.arange(count, device=x.device)
+    share = (chosen.to(weight.dtype) * weight[:, :, None]).sum(1)
+    hidden = linear(x, up.reshape(count * wide, size)).reshape(-1, count, wide)
+    if module.has_bias:
+        hidden = hidden + (module.gate_up_proj_bias if module.has_gate else module.up_proj_bias)
+    hidden = module._apply_gate(hidden) if module.has_gate else module.act_fn(hidden)
+    hidden = (hidden * share[:, :, None]).to(x.dtype)
+    inner = down.shape[-1]
+    out = linear(hidden.reshape(-1, count * inner), down.permute(1, 0, 2).reshape(size, count * inner))
+    if module.has_bias:
+        out = out + linear(share.to(x.dtype), module.down_proj_bias.t())
+    return out
 
 
 @contextmanager

@@ -50,6 +50,13 @@ def import_model(
         raise UserError("bad-dtype", f"unknown compile type {dtype!r}", remedy="use float32 or bfloat16")
     checkpoint = open_checkpoint(path_or_id, revision=revision, local_files_only=local_files_only)
     config = checkpoint.config
+    if getattr(config, "quantization_config", None):
+        raise UserError(
+            "unsupported-quantization",
+            "the checkpoint is quantized, which is not supported",
+            where=f"{checkpoint.root}/config.json: quantization_config",
+            remedy="use the unquantized checkpoint",
+        )
     traced = trace_model(config, _DTYPES[dtype])
     module = ModuleImporter(traced, WeightTable(traced.model, checkpoint)).run()
     module.attributes |= _description(config, dtype)
@@ -123,26 +130,26 @@ class ModuleImporter:
         inputs = _user_inputs(traced)[1:]  # the first only carries the size ctx
         extras = [i for i, n in enumerate(inputs) if i not in kind.carried and _is_read(n)]
         self.used[kind.name] = extras
-        order = [inputs[i] for i in (*kind.carried, *extras)]
-        cache = None if kind.cache is None else self.caches[kind.cache][0]
-        return self._function(kind.name, traced, order, kind, cache)
+        order = (*kind.carried, *extras)
+        names = kind.names if len(kind.names) == len(inputs) else [n.name for n in inputs]
+        function = self._function(kind.name, traced, [inputs[i] for i in order], kind)
+        for argument, i in zip(function.body.block.args, order, strict=True):
+            argument.name_hint = names[i]
+        return function
 
     def _main(self) -> FuncOp:
         traced = self.traced.main
         inputs = _user_inputs(traced)[: len(self.traced.input_names)]
-        function = self._function("main", traced, inputs, None, None)
+        function = self._function("main", traced, inputs, None)
         for argument, name in zip(function.body.block.args, self.traced.input_names, strict=True):
             argument.name_hint = name
         return function
 
     def _function(
-        self,
-        name: str,
-        traced: TracedGraph,
-        inputs: Sequence[Node],
-        kind: LayerKind | None,
-        cache: str | None,
+        self, name: str, traced: TracedGraph, inputs: Sequence[Node], kind: LayerKind | None
     ) -> FuncOp:
+        """The function of a traced graph; ``kind`` is None for the graph of the whole model."""
+        cache = None if kind is None or kind.cache is None else self.caches[kind.cache][0]
         block = Block()
         members = None if kind is None else kind.members
         importer = FxImporter(
@@ -154,7 +161,7 @@ class ModuleImporter:
             self._layer if kind is None else None,
         )
         for node in inputs:
-            importer.argument(node).name_hint = "hidden" if kind is not None and node is inputs[0] else None
+            importer.argument(node)
         nodes = list(traced.program.graph.nodes)
         importer.run(nodes)
         results = [importer.value(node) for node in _user_outputs(traced)]

@@ -136,7 +136,9 @@ class WeightTable:
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
         from npuc.frontends.weight_names import parameter_recipes
 
+        self._root = checkpoint.root
         self._where = str(checkpoint.root)
+        self._compared: dict[tuple[str, str], bool] = {}
         self._aliases = tied_names(model)
         self._recipes = parameter_recipes(model, checkpoint.tensors, self._where)
         self._symbols: list[_Symbol] = []
@@ -173,12 +175,25 @@ class WeightTable:
         return str(index), kind
 
     def _source_name(self, name: str) -> str:
-        """The name under which the checkpoint holds a parameter: its own, or that of a tied one."""
+        """The name under which the checkpoint holds a parameter: its own, or that of a tied one.
+
+        As transformers has it: tied parameters that the checkpoint holds with different values are not tied.
+        """
         target = self._aliases.get(name, name)
-        if target in self._recipes:
-            return target
-        sharing = [alias for alias, other in self._aliases.items() if other == target]
-        return next((alias for alias in sharing if alias in self._recipes), name)
+        group = [target, *(alias for alias, other in self._aliases.items() if other == target)]
+        held = [other for other in group if other in self._recipes]
+        if name not in held:
+            return held[0] if held else name
+        return held[0] if held[0] == name or self._equal(held[0], name) else name
+
+    def _equal(self, a: str, b: str) -> bool:
+        """Whether two parameters have the same values in the checkpoint."""
+        if (a, b) not in self._compared:
+            sources = [self._recipes[name][0] for name in (a, b)]
+            reader = WeightReader(self._root)
+            same = sources[0] == sources[1] or torch.equal(*(reader.evaluate(s) for s in sources))
+            self._compared[a, b] = same
+        return self._compared[a, b]
 
     def _source(self, name: str, shape: tuple[int, ...]) -> DictionaryAttr:
         if name not in self._recipes:

@@ -151,6 +151,27 @@ FAMILIES: dict[str, tuple[str, dict]] = {
     "starcoder2": ("Starcoder2Config", {"sliding_window": 6, "use_bias": True}),
     "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
     "gpt-neox-sequential": ("GPTNeoXConfig", {"use_parallel_residual": False}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3-moe": (
+        "Qwen3MoeConfig",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "mlp_only_layers": [0]},
+    ),
+    "deepseek-v3": (
+        "DeepseekV3Config",
+        {
+            "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2,
+            "moe_intermediate_size": 16, "first_k_dense_replace": 1, "n_shared_experts": 1,
+            "q_lora_rank": 12, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
+            "v_head_dim": 6, "num_key_value_heads": 4,
+        },
+    ),
+    "opt": (
+        "OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    ),
+    "phi": ("PhiConfig", {"partial_rotary_factor": 0.5}),
+    "cohere": ("CohereConfig", {}),
+    "granite": ("GraniteConfig", {"embedding_multiplier": 3.0, "residual_multiplier": 0.5}),
+    "stablelm": ("StableLmConfig", {}),
     "smollm3": ("SmolLM3Config", {"no_rope_layer_interval": 2}),
 }  # fmt: skip
 

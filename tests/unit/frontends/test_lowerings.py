@@ -176,6 +176,15 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "softmax in f32": lambda a, b: F.softmax(a, dim=1, dtype=torch.float32),
     "layer norm": lambda a, b: F.layer_norm(a, (6,), torch.arange(6.0), torch.ones(6), 1e-3),
     "rms norm": lambda a, b: F.rms_norm(a, (6,), torch.arange(6.0), 1e-3) + F.rms_norm(b, (6,)),
+    "topk": lambda a, b: a.topk(3, -1).values + a.topk(3, -1).indices,
+    "max": lambda a, b: a.max(-1).values + b.max(1).values.amax(-1, keepdim=True),
+    "argument of max": lambda a, b: a.max(-1, keepdim=True).indices,
+    "gather": lambda a, b: a.gather(-1, b.topk(2, -1).indices),
+    "scatter": lambda a, b: a.scatter(-1, b.topk(2, -1).indices, 7.0),
+    "scatter source": lambda a, b: a.scatter(-1, b.topk(2, -1).indices, a[..., 1:3]),
+    "flat routing": lambda a, b: (
+        a.reshape(-1, 6).gather(1, b.reshape(-1, 6).topk(2, -1)[1]).view(*a.shape[:2], 2)
+    ),
     "matmul": lambda a, b: a @ b.transpose(1, 2),
     "vector product": lambda a, b: a @ torch.arange(6.0),
     "linear": lambda a, b: F.linear(a, torch.ones(3, 6), torch.arange(3.0)),
