@@ -2,16 +2,41 @@
 
 Buffers are memrefs whose memory space names a memory of the machine; in per-slice memories
 dimension 0 is the slice. The command model (nests, ports, chains) is docs/design.md, section 6.
+Declarations are defined in `tile_declarations`, ports and specs in `tile_spec`; all are found here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
+from npuc.ir.assembly import (
+    TextualOp,
+    parse_values,
+    print_attributes,
+    print_values,
+)
 from npuc.ir.shapes import row_major_strides
+from npuc.ir.symbols import require_function, require_symbol
+from npuc.ir.tile_assembly import parse_copy, parse_pass, print_copy, print_pass
+from npuc.ir.tile_declarations import CacheOp, PackedOp
+from npuc.ir.tile_spec import (
+    MAX_CHAIN,
+    MAX_NEST,
+    CopySpec,
+    Limit,
+    PassSpec,
+    Port,
+    Step,
+    int_array,
+    integer,
+    ints,
+    ports_attr,
+    ports_of,
+)
+from npuc.ir.tile_verify import verify_copy, verify_pass
 from xdsl.dialects.builtin import (
+    I64,
     ArrayAttr,
     DenseArrayBase,
     DictionaryAttr,
@@ -22,12 +47,10 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     MemRefType,
     StringAttr,
-    SymbolNameConstraint,
     SymbolRefAttr,
     f32,
-    i64,
 )
-from xdsl.ir import Attribute, Block, Dialect, ParametrizedAttribute, Region, SSAValue
+from xdsl.ir import Attribute, Block, Dialect, Operation, ParametrizedAttribute, Region, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     IRDLOperation,
@@ -42,13 +65,10 @@ from xdsl.irdl import (
     traits_def,
     var_operand_def,
 )
-from xdsl.parser import AttrParser
+from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
-from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoTerminator, Pure, SymbolOpInterface
+from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoTerminator, Pure, SymbolUserOpInterface
 from xdsl.utils.exceptions import VerifyException
-
-MAX_NEST = 8
-MAX_CHAIN = 12
 
 
 @irdl_attr_definition
@@ -74,163 +94,16 @@ class SlicedAttr(ParametrizedAttribute):
         with printer.in_angle_brackets():
             printer.print_string(str(self.chunk.data))
 
+    def verify(self) -> None:
+        if self.chunk.data < 1:
+            raise VerifyException(f"chunk is {self.chunk.data}, expected at least 1")
+
 
 @irdl_attr_definition
 class HostAttr(ParametrizedAttribute):
     """Placement H: the tensor lies in main memory, row-major."""
 
     name = "tile.host"
-
-
-@dataclass(frozen=True)
-class Port:
-    """How one operand is walked by a nest; everything in elements of the buffer's type.
-
-    Attributes:
-        buffer: position among the op's buffer operands.
-        offset: element offset inside one slice of the buffer.
-        strides: one per nest dimension; 0 where the operand is reused or reduced.
-        slices: one per nest dimension, in slices; empty means all zero.
-        index: pairs (k, c): adds c × (k-th index operand) elements to the offset.
-    """
-
-    buffer: int
-    offset: int
-    strides: tuple[int, ...]
-    slices: tuple[int, ...] = ()
-    index: tuple[tuple[int, int], ...] = ()
-
-    def to_attr(self) -> DictionaryAttr:
-        """The port as an attribute; empty parts are left out."""
-        entries: dict[str, Attribute] = {
-            "buffer": IntegerAttr(self.buffer, 64),
-            "offset": IntegerAttr(self.offset, 64),
-            "strides": int_array(self.strides),
-        }
-        if any(self.slices):
-            entries["slices"] = int_array(self.slices)
-        if self.index:
-            entries["index"] = ArrayAttr([int_array(pair) for pair in self.index])
-        return DictionaryAttr(entries)
-
-    @staticmethod
-    def from_attr(attr: DictionaryAttr) -> Port:
-        """The inverse of ``to_attr``."""
-        data = attr.data
-        strides = ints(data["strides"])
-        index = data.get("index", ArrayAttr([]))
-        assert isinstance(index, ArrayAttr)
-        return Port(
-            integer(data["buffer"]),
-            integer(data["offset"]),
-            strides,
-            ints(data["slices"]) if "slices" in data else (0,) * len(strides),
-            tuple((ints(pair)[0], ints(pair)[1]) for pair in index),
-        )
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a pass's chain: ``op`` with a source (none, imm, stash, operand, vrf) and a value."""
-
-    op: str
-    source: str = "none"
-    value: float = 0.0
-
-    def to_attr(self) -> DictionaryAttr:
-        """The step as an attribute; defaults are left out."""
-        entries: dict[str, Attribute] = {"op": StringAttr(self.op)}
-        if self.source != "none":
-            entries["source"] = StringAttr(self.source)
-        if self.value != 0.0 or self.source == "imm":
-            entries["value"] = FloatAttr(self.value, f32)
-        return DictionaryAttr(entries)
-
-    @staticmethod
-    def from_attr(attr: DictionaryAttr) -> Step:
-        """The inverse of ``to_attr``."""
-        op, source, value = attr.data["op"], attr.data.get("source"), attr.data.get("value")
-        assert isinstance(op, StringAttr)
-        return Step(
-            op.data,
-            source.data if isinstance(source, StringAttr) else "none",
-            float(value.value.data) if isinstance(value, FloatAttr) else 0.0,
-        )
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Elements with index[dim] + slice · slice_stride ≥ limit are out of range.
-
-    Attributes:
-        dim: nest dimension (ignored by copies, whose limit clips dimension 0).
-        limit: the constant bound, unless ``index`` names an index operand holding it.
-        slice_stride: what one slice adds to the index.
-        index: position among the op's index operands, or −1.
-    """
-
-    dim: int
-    limit: int = 0
-    slice_stride: int = 0
-    index: int = -1
-
-    def to_attr(self) -> DictionaryAttr:
-        """The limit as an attribute."""
-        values = {
-            "dim": self.dim,
-            "limit": self.limit,
-            "slice_stride": self.slice_stride,
-            "index": self.index,
-        }
-        return DictionaryAttr({k: IntegerAttr(v, 64) for k, v in values.items()})
-
-    @staticmethod
-    def from_attr(attr: DictionaryAttr) -> Limit:
-        """The inverse of ``to_attr``."""
-        return Limit(**{k: integer(v) for k, v in attr.data.items()})
-
-
-@dataclass
-class PassSpec:
-    """Everything a `tile.pass` says, as plain values (see docs/design.md, section 6)."""
-
-    size: tuple[int, ...]
-    ports: dict[str, Port]
-    reduce: tuple[int, ...] = ()
-    ring_dim: int = -1
-    mask: Limit | None = None
-    chain: tuple[Step, ...] = ()
-    limit: Limit | None = None
-    fill: float | None = None
-
-
-@dataclass
-class CopySpec:
-    """Everything a `tile.copy` says, as plain values."""
-
-    size: tuple[int, ...]
-    ports: dict[str, Port]
-    limit: Limit | None = None
-    index_dim: int = -1
-    index_scale: int = 0
-    attributes: dict[str, Attribute] = field(default_factory=dict)
-
-
-def int_array(values: Sequence[int]) -> DenseArrayBase:
-    """An ``array<i64: …>`` attribute."""
-    return DenseArrayBase.from_list(i64, list(values))
-
-
-def ints(attr: Attribute) -> tuple[int, ...]:
-    """The integers of an ``array<i64: …>`` attribute."""
-    assert isinstance(attr, DenseArrayBase)
-    return tuple(int(v) for v in attr.get_values())
-
-
-def integer(attr: Attribute) -> int:
-    """The value of an integer attribute."""
-    assert isinstance(attr, IntegerAttr)
-    return attr.value.data
 
 
 def buffer_type(shape: Sequence[int], element: Attribute, memory: str) -> MemRefType[Attribute]:
@@ -246,84 +119,10 @@ def memory_of(value: SSAValue | Attribute) -> str:
     return kind.memory_space.data
 
 
-@irdl_op_definition
-class PackedOp(IRDLOperation):
-    """How a weight is laid out for the target: `recipe` steps (pad, reshape, permute, cast) as data.
-
-    `offset` is the byte offset in the weights region (of the first layer, for a layer weight), `stride`
-    the bytes from one layer of the kind to the next, `layers` the model layers in that order.
-    """
-
-    name = "tile.packed"
-    sym_name = attr_def(SymbolNameConstraint())
-    weight = attr_def(FlatSymbolRefAttrConstr)
-    type = attr_def(MemRefType)
-    recipe = attr_def(ArrayAttr[DictionaryAttr])
-    layers = opt_attr_def(DenseArrayBase)
-    offset = attr_def(IntegerAttr)
-    stride = attr_def(IntegerAttr)
-    traits = traits_def(SymbolOpInterface())
-
-    def __init__(
-        self,
-        name: str,
-        weight: str,
-        type: MemRefType[Attribute],
-        recipe: Sequence[DictionaryAttr],
-        layers: Sequence[int] | None = None,
-        offset: int = -1,
-        stride: int = 0,
-    ) -> None:
-        attributes: dict[str, Attribute] = {
-            "sym_name": StringAttr(name),
-            "weight": SymbolRefAttr(weight),
-            "type": type,
-            "recipe": ArrayAttr(recipe),
-            "offset": IntegerAttr(offset, 64),
-            "stride": IntegerAttr(stride, 64),
-        }
-        if layers is not None:
-            attributes["layers"] = int_array(layers)
-        super().__init__(attributes=attributes)
-
-
-@irdl_op_definition
-class CacheOp(IRDLOperation):
-    """Declares a cache of the artifact; addresses are bytes from the cache region's base.
-
-    Layer l of `layers`, slot s: keys [heads, length, key_size] at `offset` + ordinal · `layer_stride` +
-    s · `slot_stride`, values `value_offset` bytes after them.
-    """
-
-    name = "tile.cache_decl"
-    sym_name = attr_def(SymbolNameConstraint())
-    layers = attr_def(DenseArrayBase)
-    slots = attr_def(IntegerAttr)
-    key_type = attr_def(MemRefType)
-    value_type = attr_def(MemRefType)
-    offset = attr_def(IntegerAttr)
-    layer_stride = attr_def(IntegerAttr)
-    slot_stride = attr_def(IntegerAttr)
-    value_offset = attr_def(IntegerAttr)
-    traits = traits_def(SymbolOpInterface())
-
-    def __init__(
-        self,
-        name: str,
-        layers: Sequence[int],
-        key_type: MemRefType[Attribute],
-        value_type: MemRefType[Attribute],
-        layout: Mapping[str, int],
-    ) -> None:
-        attributes: dict[str, Attribute] = {
-            "sym_name": StringAttr(name),
-            "layers": int_array(layers),
-            "key_type": key_type,
-            "value_type": value_type,
-        }
-        for key in ("slots", "offset", "layer_stride", "slot_stride", "value_offset"):
-            attributes[key] = IntegerAttr(layout[key], 64)
-        super().__init__(attributes=attributes)
+def slice_strides(type: MemRefType[Attribute], per_slice: bool) -> tuple[int, ...]:
+    """Row-major element strides inside one slice; a per-slice buffer's dimension 0 is left out."""
+    shape = type.get_shape()
+    return row_major_strides(shape[1:] if per_slice else shape)
 
 
 @irdl_op_definition
@@ -332,9 +131,29 @@ class AllocOp(IRDLOperation):
 
     name = "tile.alloc"
     result = result_def(MemRefType)
+    assembly_format = "`:` type($result) attr-dict"
 
     def __init__(self, shape: Sequence[int], element: Attribute, memory: str) -> None:
         super().__init__(result_types=[buffer_type(shape, element, memory)])
+
+    def verify_(self) -> None:
+        if not isinstance(self.result.type.memory_space, StringAttr):
+            raise VerifyException(f"{self.result.type} names no memory")
+
+
+class _ReadsWeight(SymbolUserOpInterface):
+    """The packed weight exists and is of this type; a weight per layer is read with a layer."""
+
+    def verify(self, op: Operation) -> None:
+        assert isinstance(op, WeightOp)
+        packed = require_symbol(op, op.symbol, "packed weight", (PackedOp.name,))
+        assert isinstance(packed, PackedOp)
+        name = op.symbol.string_value()
+        if packed.type != op.result.type:
+            raise VerifyException(f"packed weight @{name} is {packed.type}, read as {op.result.type}")
+        if (packed.layers is None) != (op.layer is None):
+            wanted = "no layer" if packed.layers is None else "a layer"
+            raise VerifyException(f"packed weight @{name} is read with {wanted}")
 
 
 @irdl_op_definition
@@ -345,7 +164,8 @@ class WeightOp(IRDLOperation):
     symbol = attr_def(FlatSymbolRefAttrConstr)
     layer = opt_operand_def(IndexType)
     result = result_def(MemRefType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), _ReadsWeight())
+    assembly_format = "$symbol (`[` $layer^ `]`)? `:` type($result) attr-dict"
 
     def __init__(self, symbol: str, type: MemRefType[Attribute], layer: SSAValue | None = None) -> None:
         super().__init__(
@@ -353,6 +173,19 @@ class WeightOp(IRDLOperation):
             attributes={"symbol": SymbolRefAttr(symbol)},
             result_types=[type],
         )
+
+
+class _ReadsCache(SymbolUserOpInterface):
+    """The cache exists and its part is of this type."""
+
+    def verify(self, op: Operation) -> None:
+        assert isinstance(op, CacheSlotOp)
+        cache = require_symbol(op, op.symbol, "cache", (CacheOp.name,))
+        assert isinstance(cache, CacheOp)
+        declared = cache.key_type if op.part.data == "key" else cache.value_type
+        if declared != op.result.type:
+            text = f"{op.part.data} of cache @{op.symbol.string_value()}"
+            raise VerifyException(f"{text} is {declared}, read as {op.result.type}")
 
 
 @irdl_op_definition
@@ -365,7 +198,8 @@ class CacheSlotOp(IRDLOperation):
     layer = operand_def(IndexType)
     slot = operand_def(IndexType)
     result = result_def(MemRefType)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), _ReadsCache())
+    assembly_format = "$symbol $part `[` $layer `,` $slot `]` `:` type($result) attr-dict"
 
     def __init__(
         self, symbol: str, part: str, type: MemRefType[Attribute], layer: SSAValue, slot: SSAValue
@@ -378,7 +212,7 @@ class CacheSlotOp(IRDLOperation):
 
     def verify_(self) -> None:
         if self.part.data not in ("key", "value"):
-            raise VerifyException(f"tile.cache: part is {self.part.data}, expected key or value")
+            raise VerifyException(f"part is {self.part.data}, expected key or value")
 
 
 RUNTIME_PARAMETERS = ("slot", "position", "valid", "last", "end")
@@ -393,6 +227,7 @@ class RuntimeOp(IRDLOperation):
     row = operand_def(IndexType)
     result = result_def(IndexType)
     traits = traits_def(Pure())
+    assembly_format = "$parameter `[` $row `]` `:` type($result) attr-dict"
 
     def __init__(self, parameter: str, row: SSAValue) -> None:
         attributes: dict[str, Attribute] = {"parameter": StringAttr(parameter)}
@@ -400,9 +235,8 @@ class RuntimeOp(IRDLOperation):
 
     def verify_(self) -> None:
         if self.parameter.data not in RUNTIME_PARAMETERS:
-            raise VerifyException(
-                f"tile.runtime: parameter is {self.parameter.data}, expected one of {RUNTIME_PARAMETERS}"
-            )
+            known = ", ".join(RUNTIME_PARAMETERS)
+            raise VerifyException(f"parameter is {self.parameter.data}, expected one of {known}")
 
 
 @irdl_op_definition
@@ -410,16 +244,17 @@ class ConstantOp(IRDLOperation):
     """A constant index."""
 
     name = "tile.constant"
-    value = attr_def(IntegerAttr)
+    value = attr_def(IntegerAttr[I64])
     result = result_def(IndexType)
     traits = traits_def(Pure())
+    assembly_format = "$value attr-dict"
 
     def __init__(self, value: int) -> None:
         super().__init__(attributes={"value": IntegerAttr(value, 64)}, result_types=[IndexType()])
 
 
 @irdl_op_definition
-class ForOp(IRDLOperation):
+class ForOp(TextualOp):
     """Runs its body `count` times; the block argument counts from `start`."""
 
     name = "tile.for"
@@ -439,41 +274,77 @@ class ForOp(IRDLOperation):
         """The index of the current iteration."""
         return self.body.block.args[0]
 
+    def print(self, printer: Printer) -> None:
+        """``%i = 0 to 4 { … }``."""
+        start, count = integer(self.start), integer(self.count)
+        printer.print_string(" ")
+        printer.print_ssa_value(self.induction)
+        printer.print_string(f" = {start} to {start + count} ")
+        printer.print_region(self.body, print_entry_block_args=False, print_empty_block=False)
+        print_attributes(printer, self, ("start", "count"))
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        induction = parser.parse_argument(expect_type=False).resolve(IndexType())
+        parser.parse_punctuation("=")
+        start = parser.parse_integer(allow_boolean=False)
+        parser.parse_keyword("to")
+        stop = parser.parse_integer(allow_boolean=False)
+        body = parser.parse_region([induction])
+        attributes = {
+            "count": IntegerAttr(stop - start, 64),
+            "start": IntegerAttr(start, 64),
+            **parser.parse_optional_attr_dict(),
+        }
+        return cls.build(attributes=attributes, regions=[body])
+
+    def verify_(self) -> None:
+        if integer(self.count) < 1:
+            raise VerifyException(f"loop runs {integer(self.count)} times, expected at least once")
+        kinds = [argument.type for argument in self.body.block.args]
+        if kinds != [IndexType()]:
+            raise VerifyException(f"loop body takes {len(kinds)} arguments, expected one index")
+
+
+class _CallsFunction(SymbolUserOpInterface):
+    """The function exists and takes these arguments."""
+
+    def verify(self, op: Operation) -> None:
+        assert isinstance(op, CallOp)
+        require_function(op, op.callee, op.operand_types)
+
 
 @irdl_op_definition
-class CallOp(IRDLOperation):
+class CallOp(TextualOp):
     """Calls a `tile` function: index operands and buffers, no results."""
 
     name = "tile.call"
     callee = attr_def(FlatSymbolRefAttrConstr)
     arguments = var_operand_def()
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect(), _CallsFunction())
 
     def __init__(self, callee: str, arguments: Sequence[SSAValue]) -> None:
         super().__init__(operands=[arguments], attributes={"callee": SymbolRefAttr(callee)})
 
+    def print(self, printer: Printer) -> None:
+        """``@f(%a, %b)``."""
+        printer.print_string(" ")
+        printer.print_symbol_name(self.callee.string_value())
+        with printer.in_parens():
+            print_values(printer, self.arguments)
+        print_attributes(printer, self, ("callee",))
 
-def _port_dictionary(ports: Mapping[str, Port]) -> DictionaryAttr:
-    return DictionaryAttr({name: port.to_attr() for name, port in ports.items()})
-
-
-def _verify_ports(op: PassOp | CopyOp, size: Sequence[int], ports: Mapping[str, Port]) -> None:
-    if len(size) > MAX_NEST:
-        raise VerifyException(f"{op.name}: nest has {len(size)} dimensions, at most {MAX_NEST}")
-    for name, port in ports.items():
-        expected = len(size) if name != "index" else 1
-        if len(port.strides) != expected or len(port.slices) not in (0, expected):
-            raise VerifyException(
-                f"{op.name}: port {name} has {len(port.strides)} strides for {expected} dimensions"
-            )
-        if not 0 <= port.buffer < len(op.buffers):
-            raise VerifyException(f"{op.name}: port {name} uses buffer {port.buffer} of {len(op.buffers)}")
-        for k, _ in port.index:
-            if not 0 <= k < len(op.indices):
-                raise VerifyException(f"{op.name}: port {name} uses index {k} of {len(op.indices)}")
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        callee = SymbolRefAttr(parser.parse_symbol_name())
+        with parser.in_parens():
+            arguments = parse_values(parser)
+        attributes = {"callee": callee, **parser.parse_optional_attr_dict()}
+        return cls.build(operands=[arguments], attributes=attributes)
 
 
 @irdl_op_definition
-class PassOp(IRDLOperation):
+class PassOp(TextualOp):
     """A pipeline command over buffers: ports stream, stationary, operand, vrf, out."""
 
     name = "tile.pass"
@@ -495,7 +366,7 @@ class PassOp(IRDLOperation):
     ) -> None:
         attributes: dict[str, Attribute] = {
             "size": int_array(spec.size),
-            "ports": _port_dictionary(spec.ports),
+            "ports": ports_attr(spec.ports),
         }
         if spec.reduce:
             attributes["reduce"] = int_array(spec.reduce)
@@ -531,22 +402,23 @@ class PassOp(IRDLOperation):
             optional["fill"] = float(self.fill.value.data)
         return PassSpec(ints(self.size), ports_of(self.ports), **optional)
 
+    def print(self, printer: Printer) -> None:
+        print_pass(printer, self.spec, self.buffers, self.indices)
+        print_attributes(printer, self, self.get_irdl_definition().attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        spec, operands = parse_pass(parser)
+        op = cls(spec, operands.buffers, operands.indices)
+        op.attributes |= parser.parse_optional_attr_dict()
+        return op
+
     def verify_(self) -> None:
-        spec = self.spec
-        _verify_ports(self, spec.size, spec.ports)
-        if "out" not in spec.ports:
-            raise VerifyException("tile.pass: has no out port")
-        if ("stream" in spec.ports) == (spec.fill is not None):
-            raise VerifyException("tile.pass: needs a stream port or a fill value, and not both")
-        if len(spec.chain) > MAX_CHAIN:
-            raise VerifyException(f"tile.pass: chain has {len(spec.chain)} steps, at most {MAX_CHAIN}")
-        for dim in spec.reduce:
-            if spec.ports["out"].strides[dim] != 0:
-                raise VerifyException(f"tile.pass: out moves along reduced dimension {dim}")
+        verify_pass(self.spec, self.ports, self.buffers, self.indices)
 
 
 @irdl_op_definition
-class CopyOp(IRDLOperation):
+class CopyOp(TextualOp):
     """A DMA command over buffers: ports src, dst, and index for a gather."""
 
     name = "tile.copy"
@@ -565,7 +437,7 @@ class CopyOp(IRDLOperation):
     ) -> None:
         attributes: dict[str, Attribute] = {
             "size": int_array(spec.size),
-            "ports": _port_dictionary(spec.ports),
+            "ports": ports_attr(spec.ports),
         }
         if spec.limit is not None:
             attributes["limit"] = spec.limit.to_attr()
@@ -587,27 +459,19 @@ class CopyOp(IRDLOperation):
             integer(self.index_scale) if self.index_scale is not None else 0,
         )
 
+    def print(self, printer: Printer) -> None:
+        print_copy(printer, self.spec, self.buffers, self.indices)
+        print_attributes(printer, self, self.get_irdl_definition().attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        spec, operands = parse_copy(parser)
+        op = cls(spec, operands.buffers, operands.indices)
+        op.attributes |= parser.parse_optional_attr_dict()
+        return op
+
     def verify_(self) -> None:
-        spec = self.spec
-        _verify_ports(self, spec.size, spec.ports)
-        for name in ("src", "dst"):
-            if name not in spec.ports:
-                raise VerifyException(f"tile.copy: has no {name} port")
-        types = [self.buffers[spec.ports[name].buffer].type for name in ("src", "dst")]
-        elements = [t.element_type for t in types if isinstance(t, MemRefType)]
-        if elements[0] != elements[1]:
-            raise VerifyException(f"tile.copy: element types differ: {elements[0]} and {elements[1]}")
-
-
-def ports_of(attr: DictionaryAttr) -> dict[str, Port]:
-    """The ports dictionary as plain values."""
-    return {k: Port.from_attr(v) for k, v in attr.data.items() if isinstance(v, DictionaryAttr)}
-
-
-def slice_strides(type: MemRefType[Attribute], per_slice: bool) -> tuple[int, ...]:
-    """Row-major element strides inside one slice; a per-slice buffer's dimension 0 is left out."""
-    shape = type.get_shape()
-    return row_major_strides(shape[1:] if per_slice else shape)
+        verify_copy(self.spec, self.ports, self.buffers, self.indices)
 
 
 TILE = Dialect(
@@ -618,3 +482,10 @@ TILE = Dialect(
     ],
     [ReplicatedAttr, SlicedAttr, HostAttr],
 )  # fmt: skip
+
+__all__ = [
+    "MAX_CHAIN", "MAX_NEST", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp", "CallOp",
+    "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp", "PassOp", "PassSpec",
+    "Port", "ReplicatedAttr", "RuntimeOp", "SlicedAttr", "Step", "WeightOp", "buffer_type", "int_array",
+    "integer", "ints", "memory_of", "ports_of", "slice_strides",
+]  # fmt: skip

@@ -13,11 +13,11 @@ func.func @main(%x : !host, %w : !host, %y : !host, %z : !host) {
   %b = "tile.alloc"() : () -> !local
   %c = "tile.alloc"() : () -> !local
   %d = "tile.alloc"() : () -> !local
-  // CHECK: tile.copy{{.*}}(%x, %a)
+  // CHECK: tile.copy{{.*}}src(%x {{.*}}dst(%a 
   "tile.copy"(%x, %a) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 64, 16>, ports = #load} : (!host, !local) -> ()
-  // CHECK-DAG: tile.copy{{.*}}(%w, %c)
-  // CHECK-DAG: tile.pass{{.*}}(%a, %b)
-  // CHECK: tile.copy{{.*}}(%b, %y)
+  // CHECK-DAG: tile.copy{{.*}}src(%w {{.*}}dst(%c 
+  // CHECK-DAG: tile.pass{{.*}}(%a {{.*}}out(%b 
+  // CHECK: tile.copy{{.*}}src(%b {{.*}}dst(%y 
   "tile.pass"(%a, %b) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 16>, ports = #move} : (!local, !local) -> ()
   "tile.copy"(%b, %y) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 64, 16>, ports = #store} : (!local, !host) -> ()
   "tile.copy"(%w, %c) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 64, 16>, ports = #load} : (!host, !local) -> ()
