@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from npuc.backends.machine import Machine
+from npuc.backends.model import Memory
 from npuc.ir import tile
 from npuc.passes.algorithms.allocate import Buffer, DoesNotFit, Step, lifetimes, place
 from npuc.passes.algorithms.regions import align
@@ -24,18 +25,14 @@ REGION_ALIGNMENT = 4096
 MAIN_ALIGNMENT = 256
 SLACKS = (64, 16, 4, 0)
 
-Frames = dict[str, dict[str, int]]
-"""Function → memory → bytes that it and its callees need."""
-
 
 @dataclass(frozen=True)
 class AllocateBuffersPass(ModulePass):
     """Sets `address` of every `tile.alloc` and of every main-memory argument of an entry.
 
     The module gets `npuc.memory`, base and bytes of the regions of main memory, a program gets `io`, address
-    and type of its inputs and outputs. A callee's buffers lie at
-    the bottom of each memory; a caller's that are alive during the call lie above. Where a memory is too
-    small for buffers with several copies, they are reduced to one copy each.
+    and type of its inputs and outputs. A callee's buffers lie at the bottom of each memory, above them those
+    of its caller that are alive during the call. Where a memory is too small, buffers lose second copies.
     """
 
     name = "allocate-buffers"
@@ -54,8 +51,10 @@ class AllocateBuffersPass(ModulePass):
         scratch = 0
         for program in found:
             _place_arguments(machine, program, bases["io"])
-            frames = _allocate(machine, program, bases["scratch"])
-            scratch = max(scratch, *(frame[machine.main.name] for frame in frames.values()))
+            functions = callees_first(program)
+            for memory in machine.memories.values():
+                need = _allocate(machine, functions, memory, bases["scratch"])
+                scratch = max(scratch, need if memory.main else 0)
         sizes["scratch"] = scratch
         total = bases["scratch"] + scratch
         if total > machine.main.size:
@@ -131,64 +130,80 @@ def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
     program.attributes["io"] = DictionaryAttr(io)
 
 
-def _allocate(machine: Machine, program: ModuleOp, scratch: int) -> Frames:
-    """Place a program's buffers with as much slack as fits, with single copies if nothing else does."""
-    functions = callees_first(program)
-    for slack in SLACKS:
-        allocator = _Allocator(machine, scratch, slack)
+def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scratch: int) -> int:
+    """Place a program's buffers in one memory, with as much slack as fits; returns the bytes needed.
+
+    Where not even no slack fits, the largest buffer with several copies is reduced to one, and so on.
+    """
+    for slack in SLACKS[:-1]:
         try:
-            for function in functions:
-                allocator.place(function)
-            return allocator.frames
+            return _Allocator(machine, memory, scratch, slack).place(functions)
         except DoesNotFit:
             continue
-    allocator = _Allocator(machine, scratch, 0)
-    for function in functions:
-        for op in function.walk():
-            op.attributes.pop("copies", None)
+    while True:
+        allocator = _Allocator(machine, memory, scratch, SLACKS[-1])
         try:
-            allocator.place(function)
+            return allocator.place(functions)
         except DoesNotFit as error:
-            raise PassFailedException(f"allocate-buffers: {error} (in @{function.sym_name.data})") from None
-    return allocator.frames
+            copied = [op for f in functions for op in _allocs(f, memory) if copies_of(op) > 1]
+            if not copied:
+                where = allocator.current.sym_name.data
+                raise PassFailedException(f"allocate-buffers: {error} (in @{where})") from None
+            del max(copied, key=lambda op: buffer_bytes(machine, op.result)).attributes["copies"]
 
 
 @dataclass
 class _Allocator:
-    """Places the buffers of a program, function by function, callees first."""
+    """Places buffers in one memory, function by function, callees first.
+
+    Attributes:
+        frames: bytes that each function done and its callees need.
+        current: the function being placed.
+    """
 
     machine: Machine
+    memory: Memory
     scratch: int
     slack: int
-    frames: Frames = field(default_factory=dict[str, dict[str, int]])
+    frames: dict[str, int] = field(default_factory=dict[str, int])
 
-    def place(self, function: FuncOp) -> None:
-        """Set the addresses of a function whose callees are done; raises DoesNotFit."""
-        allocs = [op for op in function.walk() if isinstance(op, tile.AllocOp)]
-        names = {op: f"{op.result.name_hint or 'buffer'}#{number}" for number, op in enumerate(allocs)}
-        calls = {op: f"@{op.callee.string_value()}#{number}" for number, op in enumerate(calls_of(function))}
+    def place(self, functions: Sequence[FuncOp]) -> int:
+        """Set the addresses of all functions' buffers; returns the bytes needed, raises DoesNotFit."""
+        for function in functions:
+            self.current = function
+            self._function(function)
+        return max(self.frames.values(), default=0)
+
+    def _function(self, function: FuncOp) -> None:
+        memory = self.memory
+        names = {op: f"{op.result.name_hint or 'buffer'}#{n}" for n, op in enumerate(_allocs(function))}
+        calls = {op: f"@{op.callee.string_value()}#{n}" for n, op in enumerate(calls_of(function))}
         roots: dict[SSAValue, str] = {op.result: name for op, name in names.items()}
-        alternating = {names[op] for op in allocs if copies_of(op) > 1}
+        alternating = {names[op] for op in names if copies_of(op) > 1}
         live = lifetimes(list(steps_of(function.body.block, roots, calls)), alternating)
-        frame: dict[str, int] = {}
-        for memory in self.machine.memories.values():
-            own = {names[op]: op for op in allocs if tile.memory_of(op.result) == memory.name}
-            alignment = MAIN_ALIGNMENT if memory.main else max(memory.write_granule, memory.word)
-            buffers: list[Buffer] = []
-            for name, op in own.items():
-                stride = align(buffer_bytes(self.machine, op.result), alignment)
-                op.attributes["copy_stride"] = IntegerAttr(stride, 64)
-                buffers.append(Buffer(name, stride * copies_of(op), live.buffers[name], alignment))
-            for call, key in calls.items():
-                callee = self.frames[call.callee.string_value()]
-                buffers.append(Buffer(key, callee[memory.name], live.steps[key], address=0))
-            capacity = memory.size - (self.scratch if memory.main else spare_bytes(memory))
-            placed = place(buffers, memory.name, capacity, self.slack)
-            for name, op in own.items():
-                base = self.scratch if memory.main else 0
-                op.attributes["address"] = IntegerAttr(base + placed[name], 64)
-            frame[memory.name] = max((placed[b.name] + b.size for b in buffers), default=0)
+        alignment = MAIN_ALIGNMENT if memory.main else max(memory.write_granule, memory.word)
+        buffers: list[Buffer] = []
+        own = _allocs(function, memory)
+        for op in own:
+            stride = align(buffer_bytes(self.machine, op.result), alignment)
+            op.attributes["copy_stride"] = IntegerAttr(stride, 64)
+            buffers.append(Buffer(names[op], stride * copies_of(op), live.buffers[names[op]], alignment))
+        for call, key in calls.items():
+            callee = self.frames[call.callee.string_value()]
+            buffers.append(Buffer(key, callee, live.steps[key], address=0))
+        base = self.scratch if memory.main else 0
+        capacity = memory.size - base - spare_bytes(self.machine, memory)
+        placed = place(buffers, memory.name, capacity, self.slack)
+        for op in own:
+            op.attributes["address"] = IntegerAttr(base + placed[names[op]], 64)
+        frame = max((placed[b.name] + b.size for b in buffers), default=0)
         self.frames[function.sym_name.data] = frame
+
+
+def _allocs(function: FuncOp, memory: Memory | None = None) -> list[tile.AllocOp]:
+    """The function's buffers, of one memory if it is given."""
+    found = [op for op in function.walk() if isinstance(op, tile.AllocOp)]
+    return [op for op in found if memory is None or tile.memory_of(op.result) == memory.name]
 
 
 def copies_of(alloc: tile.AllocOp) -> int:

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import MemRefType
 from xdsl.ir import Attribute, SSAValue
 
 Address = int | Reg
+SPARE_BYTES = 8  # room for an element of any type
 RING, MASK, LIMIT, CLIP, INDEX = "ring", "mask", "limit", "clip", "index"
 
 
@@ -132,14 +133,18 @@ def _idle(machine: Machine, command: Command, queue: str) -> Instruction:
     memory = machine.memories[command.ports["out"].memories[0]]
     kind = max(command.ports["out"].types, key=lambda name: machine.element_types[name].bits)
     width = machine.element_types[kind].bits // 8
-    spare = Operand(memory.name, kind, memory.size - spare_bytes(memory))
-    spec = tile.PassSpec((spare_bytes(memory) // width,), {"out": tile.Port(0, 0, (1,))}, fill=0.0)
-    return pass_instruction(machine, (command.name, queue), spec, {"out": spare}, {})
+    spare = spare_bytes(machine, memory)
+    place = Operand(memory.name, kind, memory.size - spare)
+    spec = tile.PassSpec((spare // width,), {"out": tile.Port(0, 0, (1,))}, fill=0.0)
+    return pass_instruction(machine, (command.name, queue), spec, {"out": place}, {})
 
 
-def spare_bytes(memory: Memory) -> int:
-    """Bytes kept free at the end of a memory: the smallest store of an element of 8 bytes or less."""
-    return 8 if memory.write_granule < 8 else memory.write_granule
+def spare_bytes(machine: Machine, memory: Memory) -> int:
+    """Bytes kept free at the end of a memory for passes that do nothing but store them."""
+    passes = [c for c in machine.commands.values() if c.kind == "pass"]
+    if all(command.ports["out"].memories[0] != memory.name for command in passes):
+        return 0
+    return max(memory.write_granule, SPARE_BYTES)
 
 
 def byte_offset(machine: Machine, element: str, elements: int) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.algorithms.allocate import lifetimes
-from npuc.passes.algorithms.order import Node, Space, order, peaks
+from npuc.passes.algorithms.order import Node, Space, order, peaks, reordered
 from npuc.passes.allocate_buffers import steps_of
+from npuc.passes.multi_buffer import COPIES
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, programs
 from npuc.passes.roots import WRITE_PORTS, Aliases, Touched, touched
 from npuc.passes.select_commands import choice_of, cycles_of
@@ -24,14 +25,16 @@ from xdsl.passes import ModulePass
 Command = tile.PassOp | tile.CopyOp
 SHARE = 0.75
 """Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers."""
+LOOP_SHARE = 0.25
+"""How much of what the code around a loop may take the loop's own buffers may take, in one copy."""
 
 
 @dataclass(frozen=True)
 class OrderCommandsPass(ModulePass):
     """Reorders passes, copies and loops within each stretch between calls.
 
-    Dependences, the machine's costs, and the memory that callers leave decide; in a loop no more memory is
-    used than before. Buffers move next to their first use, so that their lifetimes follow.
+    Dependences, the machine's costs, and the memory that callers leave decide. Buffers move next to their
+    first use, so that their lifetimes follow.
     """
 
     name = "order-commands"
@@ -46,11 +49,7 @@ class OrderCommandsPass(ModulePass):
             for function in functions:
                 own = held[function.sym_name.data]
                 room = {m.name: int(SHARE * (m.size - own[m.name])) for m in machine.memories.values()}
-                scheduler = _Scheduler(machine, aliases)
-                for loop in function.walk():
-                    if isinstance(loop, tile.ForOp):
-                        scheduler.schedule(loop.body.block, {})
-                scheduler.schedule(function.body.block, room)
+                _Scheduler(machine, aliases, room).schedule(function.body.block, 1.0)
 
 
 def _held_by_callers(machine: Machine, functions: Sequence[FuncOp]) -> dict[str, Counter[str]]:
@@ -71,44 +70,61 @@ def _held_by_callers(machine: Machine, functions: Sequence[FuncOp]) -> dict[str,
 
 
 class _Scheduler:
-    """Reorders the blocks of one function."""
+    """Reorders the blocks of one function.
 
-    def __init__(self, machine: Machine, aliases: Aliases) -> None:
+    Args:
+        room: bytes per memory that the function's buffers may take.
+    """
+
+    def __init__(self, machine: Machine, aliases: Aliases, room: Mapping[str, int]) -> None:
         self.machine = machine
         self.aliases = aliases
+        self.room = room
+        self.inside: dict[tile.ForOp, dict[str, int]] = {}  # bytes that a loop's own buffers take
 
-    def schedule(self, block: Block, room: Mapping[str, int]) -> None:
-        """Reorder each stretch of a block; ``room`` is what its buffers may take together per memory."""
+    def schedule(self, block: Block, share: float) -> dict[str, int]:
+        """Reorder a block, inner loops first, within a share of the room; returns the bytes it takes."""
+        for op in block.ops:
+            if isinstance(op, tile.ForOp):
+                self.inside[op] = self.schedule(op.body.block, share * LOOP_SHARE)
         stretch: list[Operation] = []
+        used: Counter[str] = Counter()
         for op in list(block.ops):
             if any(isinstance(inner, tile.CallOp) for inner in op.walk()):
-                self._reorder(block, stretch, room)
+                used |= self._reorder(block, stretch, share)
                 stretch = []
             elif op.name != "func.return":
                 stretch.append(op)
-        self._reorder(block, stretch, room)
+        return used | self._reorder(block, stretch, share)
 
-    def _reorder(self, block: Block, stretch: Sequence[Operation], room: Mapping[str, int]) -> None:
+    def _reorder(self, block: Block, stretch: Sequence[Operation], share: float) -> Counter[str]:
+        """Reorder a stretch; returns the bytes that are in use at once."""
         nodes = [op for op in stretch if isinstance(op, Command | tile.ForOp)]
-        if len(nodes) < 2:
-            return
         allocs = [op for op in block.ops if isinstance(op, tile.AllocOp)]
         users = {op: _users(op, block) for op in allocs}
-        own = [op for op in allocs if users[op] and users[op] <= set(nodes)]
+        own = {op: str(n) for n, op in enumerate(allocs) if users[op] and users[op] <= set(nodes)}
         outside = Counter[str]()
         for op in allocs:
             if op not in own:
-                outside[tile.memory_of(op.result)] += buffer_bytes(self.machine, op.result)
-        spaces = {
-            str(n): Space(tile.memory_of(op.result), buffer_bytes(self.machine, op.result))
-            for n, op in enumerate(own)
+                outside[tile.memory_of(op.result)] += self._size(op)
+        spaces = {name: Space(tile.memory_of(op.result), self._size(op)) for op, name in own.items()}
+        spaces |= {
+            f"{n}.{memory}": Space(memory, COPIES * size)
+            for n, op in enumerate(nodes)
+            if isinstance(op, tile.ForOp)
+            for memory, size in self.inside[op].items()
         }
-        plain = self._nodes(nodes, {op: str(n) for n, op in enumerate(own)}, users)
+        plain = self._nodes(nodes, own, users)
         budgets = peaks(plain, spaces)
-        for memory, size in room.items():
-            budgets[memory] = max(budgets.get(memory, 0), size - outside[memory])
-        chosen = [nodes[i] for i in order(plain, spaces, budgets)]
-        _rewrite(stretch, chosen, {op: users[op] for op in own})
+        for memory, size in self.room.items():
+            budgets[memory] = max(budgets.get(memory, 0), int(size * share) - outside[memory])
+        chosen = order(plain, spaces, budgets)
+        if len(nodes) > 1:
+            _rewrite(stretch, [nodes[i] for i in chosen], {op: users[op] for op in own})
+        return Counter(peaks(reordered(plain, chosen), spaces)) + outside
+
+    def _size(self, op: tile.AllocOp) -> int:
+        return buffer_bytes(self.machine, op.result)
 
     def _nodes(
         self,
@@ -126,9 +142,12 @@ class _Scheduler:
                     if (writes or wrote) and meets and earlier != number:
                         before.add(earlier)
                 history[what.root].append((number, what, writes))
-            buffers = tuple(name for alloc, name in names.items() if op in users[alloc])
+            buffers = [name for alloc, name in names.items() if op in users[alloc]]
+            if isinstance(op, tile.ForOp):
+                buffers += [f"{number}.{memory}" for memory in self.inside[op]]
             work = self._work(op)
-            found.append(Node(tuple(work), max(work.values(), default=0), tuple(sorted(before)), buffers))
+            cycles = max(work.values(), default=0)
+            found.append(Node(tuple(work), cycles, tuple(sorted(before)), tuple(buffers)))
         return found
 
     def _accesses(self, op: Operation) -> Iterator[tuple[Touched, bool]]:
