@@ -228,6 +228,19 @@ class Interpreter:
         return [torch.cat(tiles, d) for tiles, d in zip(zip(*parts, strict=True), output_dims, strict=True)]
 
 
+class _NoWeights:
+    """Constants need no weights."""
+
+    def read(self, weight: graph.WeightOp, layer: int | None = None) -> Tensor:
+        raise UserError("missing-weight", f"@{weight.sym_name.data} is no constant")
+
+
+def evaluate_constants(op: Operation, operands: Sequence[graph.ConstantOp]) -> Tensor:
+    """The value of a static operation whose operands are constants."""
+    interpreter = Interpreter(ModuleOp([]), _NoWeights(), None, None)
+    return interpreter.evaluate(op, [dense_tensor(c.value) for c in operands], None)[0]
+
+
 def _symbol(attribute: Attribute) -> str:
     assert isinstance(attribute, SymbolRefAttr)
     return attribute.string_value()

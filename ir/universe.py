@@ -22,6 +22,7 @@ DIALECTS = ("graph", "npu", "tile")
 PASSES = (
     "allocate-buffers",
     "assign-layouts",
+    "fold-constants",
     "insert-sync",
     "lower-to-npu",
     "lower-to-tile",

@@ -187,10 +187,10 @@ class SimulatorDevice:
         """See :meth:`Device.forward`."""
         self._write_input(program, "tokens", tokens)
         if "positions" in program.io:
-            steps = torch.arange(program.new_tokens, dtype=torch.int32)
-            self._write_input(
-                program, "positions", torch.tensor(positions, dtype=torch.int32)[:, None] + steps
-            )
+            first = torch.tensor(positions, dtype=torch.int32)[:, None]
+            last = torch.tensor([max(n, 1) - 1 for n in valid], dtype=torch.int32)[:, None]
+            steps = torch.arange(program.new_tokens, dtype=torch.int32)[None]
+            self._write_input(program, "positions", first + torch.minimum(steps, last))
         rows = list(zip(slots, positions, valid, strict=True))
         self.simulator.run(self.load(program), entry, parameters(rows))
         out = program.io[f"logits_{entry}"]

@@ -64,6 +64,8 @@ def lower_concat(low: FunctionLowering, op: graph.ConcatOp) -> None:
         raise PassFailedException("lower-to-tile: graph.concat of sliced tensors has no lowering")
     position = 0
     for value in op.inputs:
+        if 0 in graph.static_shape(value):
+            continue
         view = low.view(value)
         part = replace(target.moved(position * target.strides[dim]), shape=view.shape)
         low.emit.copy_view(view, part)

@@ -199,20 +199,34 @@ def reduce_last(
     low: FunctionLowering, x: View, before: tuple[Step, ...], kind: str, after: tuple[Step, ...]
 ) -> View:
     """Reduces the last dimension (over the slices too where it is cut) → replicated [..., 1] in f32."""
-    emit, (sizes, strides) = low.emit, leading(x)
-    out = emit.replicated((*sizes, 1), f32)
-    dim = len(sizes)
+    return _reduce_dims(low, x, (len(x.shape) - 1,), before, kind, after)
+
+
+def _reduce_dims(
+    low: FunctionLowering,
+    x: View,
+    dims: tuple[int, ...],
+    before: tuple[Step, ...],
+    kind: str,
+    after: tuple[Step, ...],
+) -> View:
+    """Reduces dimensions to size 1 → replicated, in f32. The reduced ones are the innermost of the nest."""
+    emit = low.emit
+    out = emit.replicated(tuple(1 if d in dims else n for d, n in enumerate(x.shape)), f32)
+    order = [*(d for d in range(len(x.shape)) if d not in dims), *dims]
     walks = {
-        "stream": Walk(x, (*strides, x.strides[-1])),
-        "out": Walk(out, (*out.strides[:-1], 0)),
+        "stream": Walk(x, tuple(x.strides[d] for d in order)),
+        "out": Walk(out, tuple(0 if d in dims else out.strides[d] for d in order)),
     }
     chain = [*before, Step(f"reduce_{kind}")]
     limit = None
     if x.chunk and x.chunk * emit.geometry.slices != x.size:
-        limit = Limit(dim, x.size, x.chunk)
+        limit = Limit(order.index(len(x.shape) - 1), x.size, x.chunk)
     if x.chunk and emit.geometry.slices > 1:
         chain.append(Step(f"ring_{kind}"))
-    emit.emit_pass(Nest(x.shape, walks), reduce=(dim,), chain=chain, limit=limit)
+    reduced = tuple(range(len(order) - len(dims), len(order)))
+    nest = Nest(tuple(x.shape[d] for d in order), walks)
+    emit.emit_pass(nest, reduce=reduced, chain=chain, limit=limit)
     if after:
         emit.elementwise(out.shape, out, after, out)
     return out
@@ -273,15 +287,18 @@ _REDUCE_STEP = {"sum": "add", "mean": "add", "max": "max", "min": "min", "any": 
 
 
 def lower_reduce(low: FunctionLowering, op: graph.ReduceOp) -> None:
-    """Reductions over the last dimension, or over one other dimension."""
+    """A reduction over any dimensions; f32 inside, rounded once."""
     x, dims, kind = low.view(op.input), graph.ints(op.dims), op.kind.data
     count = prod(graph.static_shape(op.input)[d] for d in dims)
     after = (imm("mul", 1.0 / count),) if kind == "mean" else ()
-    if dims != (len(x.shape) - 1,):
-        raise PassFailedException(f"lower-to-tile: graph.reduce over dimensions {dims} has no lowering")
-    reduced = reduce_last(low, x, (), _REDUCE_STEP[kind], after)
+    last = len(x.shape) - 1
+    if x.chunk and last not in dims:
+        raise PassFailedException(f"lower-to-tile: graph.reduce over dimensions {dims} of a sliced tensor")
+    reduced = _reduce_dims(low, x, dims, (), _REDUCE_STEP[kind], after)
     if not op.keepdims.value.data:
-        reduced = replace(reduced, shape=reduced.shape[:-1] or (1,), strides=reduced.strides[:-1] or (1,))
+        kept = [d for d in range(last + 1) if d not in dims]
+        shape, strides = (tuple(v[d] for d in kept) for v in (reduced.shape, reduced.strides))
+        reduced = replace(reduced, shape=shape or (1,), strides=strides or (1,), size=shape[-1] if shape else 1)
     target = low.fresh(op.result)
     low.emit.elementwise(target.shape, reduced, (), target)
     low.define(op.result, target)
