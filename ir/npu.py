@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import ClassVar, Self, cast
 
 from npuc.backends.instruction import FieldValue, Instruction, Reg, SemaphoreUse
-from npuc.ir.tile import int_array, integer, ints
+from npuc.ir.assembly import WORD, Syntax, TextualOp, print_attributes, syntax
+from npuc.ir.npu_assembly import parse_fields, parse_uses, print_fields, print_uses
+from npuc.ir.tile_spec import int_array, integer, ints
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -20,16 +22,18 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolNameConstraint,
     f32,
+    i64,
 )
 from xdsl.ir import Attribute, Dialect, Region
 from xdsl.irdl import (
-    IRDLOperation,
     attr_def,
     irdl_op_definition,
     opt_attr_def,
     region_def,
     traits_def,
 )
+from xdsl.parser import Parser
+from xdsl.printer import Printer
 from xdsl.traits import NoTerminator, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
@@ -37,7 +41,7 @@ CONTROL = "control"
 
 
 @irdl_op_definition
-class ProgramOp(IRDLOperation):
+class ProgramOp(TextualOp):
     """The code of one bucket: commands under labels; labels that no command calls are entries."""
 
     name = "npu.program"
@@ -52,29 +56,45 @@ class ProgramOp(IRDLOperation):
             attributes["description"] = description
         super().__init__(attributes=attributes, regions=[body])
 
+    def print(self, printer: Printer) -> None:
+        """``@prefill_1x16 { … }``."""
+        printer.print_string(" ")
+        printer.print_symbol_name(self.sym_name.data)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_entry_block_args=False, print_empty_block=False)
+        print_attributes(printer, self, ("sym_name",))
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        name = parser.parse_symbol_name()
+        body = parser.parse_region()
+        attributes: dict[str, Attribute] = {"sym_name": name, **parser.parse_optional_attr_dict()}
+        return cls.build(attributes=attributes, regions=[body])
+
     def verify_(self) -> None:
         labels = [op.label.data for op in self.body.block.ops if isinstance(op, LabelOp)]
         for name in labels:
             if labels.count(name) > 1:
-                raise VerifyException(f"npu.program: label '{name}' stands {labels.count(name)} times")
+                raise VerifyException(f"label {name} stands {labels.count(name)} times")
         for op in self.body.block.ops:
             if isinstance(op, CommandOp) and op.callee is not None and op.callee not in labels:
-                raise VerifyException(f"npu.program: call of '{op.callee}', which is no label")
+                raise VerifyException(f"call of {op.callee}, which is no label of the program")
 
 
 @irdl_op_definition
-class LabelOp(IRDLOperation):
+class LabelOp(TextualOp):
     """Names the address of the next command."""
 
     name = "npu.label"
     label = attr_def(StringAttr)
+    SYNTAX: ClassVar[Syntax] = syntax({"label": WORD})
 
     def __init__(self, name: str) -> None:
         super().__init__(attributes={"label": StringAttr(name)})
 
 
 @irdl_op_definition
-class CommandOp(IRDLOperation):
+class CommandOp(TextualOp):
     """One command: its fields are those that the machine description declares for it.
 
     A register-offset field is ``{imm, reg}``; the target of a call is a label's name. ``module`` is the
@@ -125,10 +145,63 @@ class CommandOp(IRDLOperation):
             " ".join(attr.data for attr in (self.source, self.module) if attr is not None),
         )
 
+    def print(self, printer: Printer) -> None:
+        """``tu main {size = [16, 4], …} wait [(3, 1)] signal [(4, 1)]``."""
+        printer.print_string(" ")
+        printer.print_identifier_or_string_literal(self.command.data)
+        printer.print_string(" ")
+        printer.print_identifier_or_string_literal(self.queue.data)
+        printer.print_string(" ")
+        print_fields(printer, {name: field_value(attr) for name, attr in self.fields.data.items()})
+        print_uses(printer, "wait", uses(self.waits))
+        print_uses(printer, "signal", uses(self.signals))
+        print_attributes(printer, self, ("command", "queue", "fields", "waits", "signals"))
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        command, queue = (parser.parse_identifier_or_str_literal() for _ in range(2))
+        fields = parse_fields(parser)
+        waits, signals = (parse_uses(parser, word) for word in ("wait", "signal"))
+        instruction = Instruction(
+            command,
+            queue,
+            fields,
+            tuple(SemaphoreUse(*use) for use in waits),
+            tuple(SemaphoreUse(*use) for use in signals),
+        )
+        op = cls(instruction)
+        op.attributes |= parser.parse_optional_attr_dict()
+        return op
+
     def verify_(self) -> None:
-        for attr in (*(self.waits or ()), *(self.signals or ())):
-            if len(ints(attr)) != 2:
-                raise VerifyException("npu.command: waits and signals are pairs of semaphore and count")
+        for name, attr in self.fields.data.items():
+            if not is_field(attr):
+                raise VerifyException(f"field {name} is {attr}, which no command field can be")
+        for word, attrs in (("wait", self.waits), ("signal", self.signals)):
+            for use in map(ints, attrs or ()):
+                if len(use) != 2 or use[0] < 0 or use[1] < 1:
+                    raise VerifyException(
+                        f"{word} is {list(use)}, expected a semaphore and a count of at least 1"
+                    )
+
+
+def is_field(attr: Attribute) -> bool:
+    """Whether an attribute is one that ``field_attr`` makes."""
+    match attr:
+        case DictionaryAttr():
+            return set(attr.data) == {"imm", "reg"} and all(map(_is_i64, attr.data.values()))
+        case FloatAttr():
+            return attr.type == f32
+        case ArrayAttr():
+            return all(isinstance(v, StringAttr) for v in attr)
+        case DenseArrayBase():
+            return attr.elt_type in (i64, f32)
+        case _:
+            return isinstance(attr, StringAttr) or _is_i64(attr)
+
+
+def _is_i64(attr: Attribute) -> bool:
+    return isinstance(attr, IntegerAttr) and attr.type == i64
 
 
 def field_attr(value: FieldValue) -> Attribute:

@@ -40,6 +40,6 @@ func.func private @loop(%x : !host) {
     // CHECK-SAME: waits = [array<i64: 0, 1>], signals = [array<i64: 1, 1>]
     "tile.pass"(%u, %sum) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 16>, ports = #move} : (!local, !local) -> ()
   }) {count = 4 : i64, start = 0 : i64} : () -> ()
-  // CHECK: npu.command{{.*}}dma{{.*}}limit = 0{{.*}}waits = [array<i64: 1, 2>]
+  // CHECK: npu.command{{.*}}dma{{.*}}limit = 0{{.*}}wait [(1, 2)]
   func.return
 }

@@ -11,7 +11,7 @@
 // CHECK: npu.label{{.*}}main
 func.func @main(%x : !host) {
   %h = "tile.alloc"() : () -> !local
-  // CHECK-NEXT: npu.command{{.*}}set{{.*}}imm = 0 : i64
+  // CHECK-NEXT: npu.command{{.*}}set{{.*}}imm = 0}
   // CHECK-NEXT: npu.command{{.*}}loop{{.*}}count = 4
   "tile.for"() ({
   ^bb0(%i : index):
@@ -19,8 +19,8 @@ func.func @main(%x : !host) {
     // CHECK-NEXT: npu.command{{.*}}mul{{.*}}imm = 4096
     // CHECK-NEXT: npu.command
     // CHECK-SAME: dma
-    // CHECK-SAME: src.strides = array<i64: 64, 4>
-    // CHECK-SAME: dst.strides = array<i64: 4194304, 4>
+    // CHECK-SAME: src.strides = [64, 4]
+    // CHECK-SAME: dst.strides = [4194304, 4]
     "tile.copy"(%x, %u, %i) {operandSegmentSizes = array<i32: 2, 1>, size = array<i64: 64, 16>, ports = #load, module = "model.embed"} : (!host, !local, index) -> ()
     // CHECK-SAME: module = "model.embed", source = "tile.copy"
     // CHECK-NEXT: npu.command{{.*}}mul{{.*}}imm = -1
@@ -28,7 +28,7 @@ func.func @main(%x : !host) {
     // CHECK-NEXT: npu.command{{.*}}end
   }) {count = 4 : i64, start = 0 : i64} : () -> ()
   // CHECK-NEXT: npu.command{{.*}}add
-  // CHECK-NEXT: npu.command{{.*}}call{{.*}}offset = "layer"
+  // CHECK-NEXT: npu.command{{.*}}call{{.*}}offset = layer
   "tile.call"(%h) {callee = @layer} : (!local) -> ()
   // CHECK-NEXT: npu.command{{.*}}barrier
   // CHECK-NEXT: npu.command{{.*}}halt
@@ -39,8 +39,8 @@ func.func @main(%x : !host) {
 // CHECK-NEXT: npu.label{{.*}}layer
 func.func private @layer(%h : !local) {
   // CHECK-NEXT: npu.command
-  // CHECK-SAME: stream.base = {imm = 0 : i64, reg = 1 : i64}
-  // CHECK-SAME: out.base = {imm = 32 : i64, reg = 1 : i64}
+  // CHECK-SAME: stream.base = r1,
+  // CHECK-SAME: out.base = r1 + 32,
   "tile.pass"(%h, %h) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 8>, ports = #move} : (!local, !local) -> ()
   // CHECK-NEXT: npu.command{{.*}}ret
   func.return
