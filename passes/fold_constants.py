@@ -16,7 +16,7 @@ from npuc.ir import graph
 from npuc.ir.interpret import evaluate_constants
 from npuc.passes.rewriting import take_attributes
 
-FOLDED = (graph.UnaryOp, graph.BinaryOp, graph.CastOp, graph.ShapeOp, graph.ConcatOp)
+FOLDED = (graph.IotaOp, graph.UnaryOp, graph.BinaryOp, graph.CastOp, graph.ShapeOp, graph.ConcatOp)
 MAX_ELEMENTS = 4096
 
 
@@ -24,7 +24,7 @@ class _FoldConstants(RewritePattern):
     """An operation on constants → its value."""
 
     def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter, /) -> None:
-        if not isinstance(op, FOLDED) or not op.operands:
+        if not isinstance(op, FOLDED):
             return
         constants = [v.owner for v in op.operands if isinstance(v.owner, graph.ConstantOp)]
         kind = op.results[0].type
@@ -46,7 +46,7 @@ class _FoldConstants(RewritePattern):
 
 @dataclass(frozen=True)
 class FoldConstantsPass(ModulePass):
-    """Replaces elementwise and shape operations on constants by constants, up to 4,096 elements."""
+    """Replaces index lists and elementwise and shape operations on constants by constants, up to 4,096 elements."""
 
     name = "fold-constants"
 
