@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, SymbolRefAttr, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineExpr
 from xdsl.traits import is_side_effect_free
 
@@ -167,7 +167,7 @@ class ModuleImporter:
         results = [importer.value(node) for node in _user_outputs(traced)]
         importer.builder.insert(ReturnOp(*results))
         _merge_layers(block)
-        _drop_unused(block)
+        _sort(block)
         visibility = "public" if kind is None else "private"
         types = [argument.type for argument in block.args], [r.type for r in results]
         return FuncOp(name, types, Region(block), visibility)
@@ -268,9 +268,35 @@ def _merge_layers(block: Block) -> None:
         op.erase()
 
 
-def _drop_unused(block: Block) -> None:
-    """Removes pure operations without uses, last first."""
-    for op in reversed(list(block.ops)):
-        if is_side_effect_free(op) and op.results and not any(r.uses.get_length() for r in op.results):
-            op.detach()
+def _sort(block: Block) -> None:
+    """Puts each operation before its first use and removes pure ones without uses.
+
+    Models iterate over sets; the order of what they compute must not depend on it. Operations with
+    effects keep their order.
+    """
+    operations = list(block.ops)
+    effects = [op for op in operations if not is_side_effect_free(op)]
+    order = _before([operations[-1]])
+    if [op for op in order if op in set(effects)] != effects:
+        order = _before(effects)
+    for op in operations:
+        op.detach()
+    block.add_ops(order)
+    for op in reversed(operations):
+        if op not in order:
             op.erase()
+
+
+def _before(roots: Sequence[Operation]) -> dict[Operation, None]:
+    """The roots and all they use, each operation after its operands."""
+    order: dict[Operation, None] = {}
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        op, ready = stack.pop()
+        if ready:
+            order[op] = None
+        elif op not in order:
+            owners = [operand.owner for operand in op.operands]
+            stack.append((op, True))
+            stack += [(o, False) for o in reversed(owners) if isinstance(o, Operation) and o not in order]
+    return order
