@@ -21,7 +21,14 @@ H = HostAttr()
 
 FLEXIBLE = (graph.ParamOp, graph.ConstantOp, graph.IotaOp)
 ELEMENTWISE = (graph.UnaryOp, graph.BinaryOp, graph.WhereOp, graph.CastOp, graph.GatedOp)
-NO_DEMANDS = (graph.LinearOp, graph.ReduceOp, graph.EmbeddingOp, graph.RowsOp, graph.YieldOp, graph.KvUpdateOp)
+NO_DEMANDS = (
+    graph.LinearOp,
+    graph.ReduceOp,
+    graph.EmbeddingOp,
+    graph.RowsOp,
+    graph.YieldOp,
+    graph.KvUpdateOp,
+)
 WANTS_SLICES = (graph.RmsNormOp, graph.LayerNormOp, graph.SelectRowsOp, graph.GatedOp, ReturnOp)
 KEEPS_LAST_DIM = (graph.ReshapeOp, graph.BroadcastOp, graph.SliceOp, graph.TransposeOp, graph.PadOp)
 

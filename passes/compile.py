@@ -11,11 +11,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
-from xdsl.parser import Parser
-from xdsl.passes import ModulePass
-from xdsl.utils.exceptions import ParseError, VerifyException
-
 import npuc
 from npuc.backends.elf import program_bytes
 from npuc.frontends.checkpoint import Checkpoint, open_checkpoint
@@ -27,12 +22,25 @@ from npuc.ir.printing import print_ir
 from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
-from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, phase_of, pipeline_string
+from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, pipeline_string
 from npuc.passes.target_option import machine_of
 from npuc.runtime.artifact import ArtifactWriter, rank_file
-from npuc.runtime.manifest import Cache, IoTensor, Manifest, Program, RankWeights, Region, Source, SourceWeights
+from npuc.runtime.manifest import (
+    Cache,
+    IoTensor,
+    Manifest,
+    Program,
+    RankWeights,
+    Region,
+    Source,
+    SourceWeights,
+)
 from npuc.runtime.weight_packing import ModuleWeights
 from npuc.runtime.weights import header_sha256
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+from xdsl.parser import Parser
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import ParseError, VerifyException
 
 
 @dataclass
@@ -71,7 +79,9 @@ class Compilation:
             UserError: when the checkpoint, the options or a pass are at fault.
         """
         if self.compile_to not in PHASES:
-            raise UserError("phase", f"unknown phase {self.compile_to!r}", remedy=f"use one of {', '.join(PHASES)}")
+            raise UserError(
+                "phase", f"unknown phase {self.compile_to!r}", remedy=f"use one of {', '.join(PHASES)}"
+            )
         machine_of(self.target)
         start = perf_counter()
         self._tell("import")
@@ -134,8 +144,8 @@ def parse_ir(path: Path) -> ModuleOp:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
     except ParseError as error:
-        where = f"{path}:{error.span.get_line_col()[0] + 1}" if hasattr(error.span, "get_line_col") else str(path)
-        raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=where) from error
+        line = error.span.input.content.count("\n", 0, error.span.start) + 1
+        raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=f"{path}:{line}") from error
     except VerifyException as error:
         raise UserError("bad-ir", f"does not verify: {error}", where=str(path)) from error
     return module
@@ -260,7 +270,9 @@ def _source(checkpoint: Checkpoint) -> Source:
         architecture=str(architectures[0]),
         config_sha256=hashlib.sha256(config).hexdigest(),
         weights=tuple(
-            SourceWeights(file, (checkpoint.root / file).stat().st_size, header_sha256(checkpoint.root / file))
+            SourceWeights(
+                file, (checkpoint.root / file).stat().st_size, header_sha256(checkpoint.root / file)
+            )
             for file in files
         ),
     )

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
+from npuc.ir import graph
+from npuc.ir.interpret import evaluate_constants
+from npuc.passes.rewriting import take_attributes
 from xdsl.context import Context
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, TensorType, f32, i32
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, PatternRewriteWalker, RewritePattern
-
-from npuc.ir import graph
-from npuc.ir.interpret import evaluate_constants
-from npuc.passes.rewriting import take_attributes
 
 FOLDED = (graph.IotaOp, graph.UnaryOp, graph.BinaryOp, graph.CastOp, graph.ShapeOp, graph.ConcatOp)
 MAX_ELEMENTS = 4096
@@ -46,7 +45,7 @@ class _FoldConstants(RewritePattern):
 
 @dataclass(frozen=True)
 class FoldConstantsPass(ModulePass):
-    """Replaces index lists and elementwise and shape operations on constants by constants, up to 4,096 elements."""
+    """Replaces index lists, and elementwise and shape operations on constants, by constants (≤ 4,096 elements)."""
 
     name = "fold-constants"
 

@@ -70,7 +70,9 @@ class LowerToTilePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
-        context = _Context(op, geometry_of(machine), Emitter(geometry_of(machine), vector_units(machine), Block()))
+        context = _Context(
+            op, geometry_of(machine), Emitter(geometry_of(machine), vector_units(machine), Block())
+        )
         for bucket in op.body.block.ops:
             if isinstance(bucket, ModuleOp):
                 context.lower_bucket(bucket)
@@ -91,7 +93,9 @@ class _Context:
             if not isinstance(function, FuncOp):
                 continue
             name = function.sym_name.data
-            lowered = self._entry(function) if name in ("all", "last") else self._function(function, batch, length)
+            lowered = (
+                self._entry(function) if name in ("all", "last") else self._function(function, batch, length)
+            )
             bucket.body.block.insert_ops_before([lowered], function)
             function.detach()
             function.erase()
@@ -189,7 +193,7 @@ def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValu
             RULES[type(op)](low, op)
         else:
             raise PassFailedException(
-                f"lower-to-tile: {op.name} has no lowering ({low.emit.module}); add a rule to lower_to_tile.RULES"
+                f"lower-to-tile: {op.name} has no lowering ({low.emit.module}); add a rule to RULES"
             )
 
 
@@ -290,7 +294,9 @@ def _owned(low: FunctionLowering, value: SSAValue, written: bool) -> View:
     unit = max(low.emit.geometry.granule // 2, 1)
     is_dense = view.strides == row_major_strides(view.shape) and not view.offset and not view.index
     exact = (
-        kind.get_shape()[1:] == view.shape if view.chunk else kind.get_shape()[1:] == (align(prod(view.shape), unit),)
+        kind.get_shape()[1:] == view.shape
+        if view.chunk
+        else kind.get_shape()[1:] == (align(prod(view.shape), unit),)
     )
     if is_dense and exact and size and not fresh_needed:
         return view

@@ -233,7 +233,8 @@ def stationary_tiles(geometry: Geometry, rows: int, row_bytes: int) -> int:
     fitting = [n for n in range(unit, rows + 1, unit) if rows % n == 0 and n * row_bytes <= budget]
     if not fitting:
         raise PassFailedException(
-            f"pack-weights: {unit} weight rows take {unit * row_bytes} bytes, half the stationary memory is {budget}"
+            f"pack-weights: {unit} weight rows take {unit * row_bytes} bytes, "
+            f"half the stationary memory is {budget}"
         )
     return rows // max(fitting)
 

@@ -262,4 +262,3 @@ def _weighted_sum(
         size=shape.value_size,
     )
     emit.elementwise(own, sums, (Step("div", "operand"),), result, total)
-

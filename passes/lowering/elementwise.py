@@ -89,4 +89,3 @@ def constant_steps(op: str, value: float, reversed_: bool) -> tuple[Step, ...] |
         return (imm("div", value), Step("floor"), imm("mul", value), stash("rsub"))
     table = REVERSED_STEP if reversed_ else BINARY_STEP
     return (imm(table[op], value),) if op in table else None
-

@@ -10,8 +10,8 @@ from npuc.ir import tile
 from npuc.ir.tile import CopySpec, Limit, PassSpec, Port, Step
 from npuc.passes.algorithms.chains import VectorUnits, split_chain
 from npuc.passes.algorithms.geometry import Geometry
-from npuc.passes.lowering.views import IndexTerms, Nest, View, Walk, dense
-from xdsl.dialects.builtin import MemRefType
+from npuc.passes.lowering.views import Nest, View, Walk, dense
+from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 
@@ -124,20 +124,23 @@ class Emitter:
         clip = None
         if limit is not None:
             clip = Limit(0, index=_position(indices, limit))
-        spec = CopySpec(
-            folded.size, ports, clip, renamed[index_dim] if index_dim >= 0 else -1, index_scale
-        )
+        spec = CopySpec(folded.size, ports, clip, renamed[index_dim] if index_dim >= 0 else -1, index_scale)
         self.add(tile.CopyOp(spec, buffers, indices, self.module))
 
     def elementwise(
-        self, shape: Sequence[int], stream: View, steps: Sequence[Step], out: View, operand: View | None = None
+        self,
+        shape: Sequence[int],
+        stream: View,
+        steps: Sequence[Step],
+        out: View,
+        operand: View | None = None,
     ) -> None:
         """out = chain(stream, operand) over `shape` (per slice), in as few passes as the units allow."""
         source = stream
         parts = split_chain(steps, self.units)
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
-            target = out if last else dense(self.alloc(tuple(shape), _f32()), shape)
+            target = out if last else dense(self.alloc(tuple(shape), f32), shape)
             second = operand
             if number and any(step.source == "stash" for step in part):
                 second = stream  # the stash is the first pass's stream; later passes fetch it again
@@ -161,12 +164,6 @@ class Emitter:
         self.emit_pass(Nest(target.shape, walks), fill=value)
 
 
-def _f32() -> Attribute:
-    from xdsl.dialects.builtin import f32
-
-    return f32
-
-
 def _position(values: list[SSAValue], value: SSAValue) -> int:
     """Index of a value in a list, appended if new."""
     if value not in values:
@@ -187,6 +184,3 @@ def element_bytes(value: SSAValue | View) -> int:
     assert isinstance(kind, MemRefType)
     width = kind.element_type.bitwidth  # pyright: ignore
     return int(width) // 8  # pyright: ignore
-
-
-__all__ = ["Emitter", "IndexTerms", "element_bytes"]

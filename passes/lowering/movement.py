@@ -9,8 +9,8 @@ from npuc.ir import graph, tile
 from npuc.ir.shapes import row_major_strides
 from npuc.passes.lowering.function import FunctionLowering, element_type
 from npuc.passes.lowering.views import Nest, View, Walk, dense, reshape_strides
-from xdsl.dialects.builtin import MemRefType
-from xdsl.ir import SSAValue
+from xdsl.dialects.builtin import MemRefType, f32
+from xdsl.ir import Block, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
 
@@ -234,7 +234,7 @@ def lower_select_rows(low: FunctionLowering, op: graph.SelectRowsOp) -> None:
     low.define(op.result, target)
 
 
-def enter_rows(low: FunctionLowering):  # type: ignore[no-untyped-def]
+def enter_rows(low: FunctionLowering) -> tuple[Block, SSAValue]:
     """Opens a loop over batch rows (none for one row); returns the outer block and the row index."""
     outer = low.emit.block
     if low.batch == 1:
@@ -261,12 +261,10 @@ def lower_rope(low: FunctionLowering, op: graph.RopeOp) -> None:
     # The result is stored [batch, rows, heads, size], as attention and the cache read it.
     stored = low.emit.replicated((batch, rows, heads, size), element_type(op.result))
     order = row_major_strides((batch, rows, heads, size))
-    target = replace(
-        stored, shape=x.shape, strides=(order[0], order[2], order[1], order[3]), size=size
-    )
-    product, turned = (low.emit.replicated((batch, heads, rows, rotated), _f32()) for _ in range(2))
+    target = replace(stored, shape=x.shape, strides=(order[0], order[2], order[1], order[3]), size=size)
+    product, turned = (low.emit.replicated((batch, heads, rows, rotated), f32) for _ in range(2))
     part = replace(x, shape=product.shape, size=rotated)
-    tables = [replace(t, shape=(t.shape[0], 1, *t.shape[1:]), strides=(t.strides[0], 0, *t.strides[1:])) for t in (cos, sin)]
+    tables = [_over_heads(t) for t in (cos, sin)]
     step = tile.Step("mul", "operand")
     low.emit.elementwise(product.shape, part, (step,), product, tables[0])
     _turn(low, part, tables[1], turned, interleaved=bool(op.interleaved.value.data))
@@ -280,21 +278,27 @@ def lower_rope(low: FunctionLowering, op: graph.RopeOp) -> None:
     low.define(op.result, target)
 
 
+def _over_heads(table: View) -> View:
+    """cos or sin [B, N, R] as [B, 1, N, R]."""
+    return replace(
+        table, shape=(table.shape[0], 1, *table.shape[1:]), strides=(table.strides[0], 0, *table.strides[1:])
+    )
+
+
+def _every(view: View, count: int, step: int) -> View:
+    """`count` elements of the last dimension, `step` apart."""
+    return replace(
+        view, shape=(*view.shape[:-1], count), strides=(*view.strides[:-1], step * view.strides[-1])
+    )
+
+
 def _turn(low: FunctionLowering, x: View, sin: View, turned: View, *, interleaved: bool) -> None:
     """turned = rotate(x) · sin, where rotate maps the pair (a, b) to (−b, a)."""
     half = x.shape[-1] // 2
     shape = (*x.shape[:-1], half)
     step, second = (2, 1) if interleaved else (1, half)
     for target_at, source_at, sign in ((0, second, -1.0), (second, 0, 1.0)):
-        views = [
-            replace(v.moved(at * v.strides[-1]), shape=(*v.shape[:-1], half), strides=(*v.strides[:-1], step * v.strides[-1]))
-            for v, at in ((x, source_at), (sin, target_at), (turned, target_at))
-        ]
+        places = ((x, source_at), (sin, target_at), (turned, target_at))
+        views = [_every(v.moved(at * v.strides[-1]), half, step) for v, at in places]
         steps = (tile.Step("mul", "imm", sign), tile.Step("mul", "operand"))
         low.emit.elementwise(shape, views[0], steps, views[2], views[1])
-
-
-def _f32():  # type: ignore[no-untyped-def]
-    from xdsl.dialects.builtin import f32
-
-    return f32

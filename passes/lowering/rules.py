@@ -73,9 +73,7 @@ def lower_where(low: FunctionLowering, op: graph.WhereOp) -> None:
     target = low.fresh(op.result)
     for value, constant, mask, part in ((op.a, a, condition, first), (op.b, b, inverse, second)):
         if constant is None:
-            low.emit.elementwise(
-                part.shape, low.view(value), (Step("select", "operand", 0.0),), part, mask
-            )
+            low.emit.elementwise(part.shape, low.view(value), (Step("select", "operand", 0.0),), part, mask)
         else:
             low.emit.elementwise(part.shape, mask, (imm("mul", 0.0), imm("add", constant)), part)
             low.emit.elementwise(part.shape, part, (Step("select", "operand", 0.0),), part, mask)
@@ -156,7 +154,9 @@ def _load_stationary(low: FunctionLowering, source: View, rows: int, width: int)
     return to_stationary(low, local)
 
 
-def to_stationary(low: FunctionLowering, local: View, mask: Limit | None = None, end: SSAValue | None = None) -> View:
+def to_stationary(
+    low: FunctionLowering, local: View, mask: Limit | None = None, end: SSAValue | None = None
+) -> View:
     """Loads a local tile into the stationary memory (or leaves it where contraction reads local memory).
 
     With a mask, elements past the limit become zero on the way.
@@ -298,7 +298,9 @@ def lower_reduce(low: FunctionLowering, op: graph.ReduceOp) -> None:
     if not op.keepdims.value.data:
         kept = [d for d in range(last + 1) if d not in dims]
         shape, strides = (tuple(v[d] for d in kept) for v in (reduced.shape, reduced.strides))
-        reduced = replace(reduced, shape=shape or (1,), strides=strides or (1,), size=shape[-1] if shape else 1)
+        reduced = replace(
+            reduced, shape=shape or (1,), strides=strides or (1,), size=shape[-1] if shape else 1
+        )
     target = low.fresh(op.result)
     low.emit.elementwise(target.shape, reduced, (), target)
     low.define(op.result, target)
