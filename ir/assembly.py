@@ -69,8 +69,8 @@ def float_text(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     narrow = _to_f32(value)
-    text = next(t for digits in range(1, 18) if _to_f32(float(t := f"{value:.{digits}g}")) == narrow)
-    mantissa, exponent, power = text.partition("e")
+    shortest = next(v for digits in range(1, 18) if _to_f32(v := float(f"{value:.{digits}g}")) == narrow)
+    mantissa, exponent, power = repr(shortest).partition("e")
     return (mantissa if "." in mantissa else f"{mantissa}.0") + exponent + power
 
 

@@ -168,5 +168,6 @@ def _check_tile(what: str, whole: SSAValue, tile: SSAValue, dim: int) -> None:
     rest = [(a, b) for i, (a, b) in enumerate(zip(sizes, own, strict=False)) if i != dim]
     if len(sizes) != len(own) or not all(same_size(a, b) for a, b in rest):
         raise VerifyException(
-            f"{what} has shape {shape_text(sizes)}, its tile {shape_text(own)}: they differ beside {dim}"
+            f"{what} has shape {shape_text(sizes)}, its tile {shape_text(own)}: "
+            f"they differ beside dimension {dim}"
         )

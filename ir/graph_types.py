@@ -128,4 +128,4 @@ def check_rank(what: str, value: SSAValue, rank: int) -> None:
 def check_dim(what: str, dim: int, rank: int) -> None:
     """Raises VerifyException when a dimension number is out of range."""
     if not 0 <= dim < rank:
-        raise VerifyException(f"{what} is {dim}, expected a dimension of {rank}")
+        raise VerifyException(f"{what} is {dim}, expected 0 to {rank - 1}")
