@@ -23,6 +23,7 @@ PASSES = (
     "allocate-buffers",
     "assign-layouts",
     "fold-constants",
+    "inline-calls",
     "insert-sync",
     "lower-to-npu",
     "lower-to-tile",

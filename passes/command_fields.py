@@ -128,7 +128,8 @@ def nothing(machine: Machine, queue: str) -> Instruction:
 
 def _idle(machine: Machine, command: Command, queue: str) -> Instruction:
     if command.kind == "copy":
-        fields: dict[str, FieldValue] = {"type": next(iter(machine.element_types)), "limit": 0}
+        kind = next(t.name for t in machine.element_types.values() if t.bits >= 8)
+        fields: dict[str, FieldValue] = {"type": kind, "limit": 0}
         return _checked(command, queue, fields)
     memory = machine.memories[command.ports["out"].memories[0]]
     kind = max(command.ports["out"].types, key=lambda name: machine.element_types[name].bits)

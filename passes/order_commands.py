@@ -25,7 +25,7 @@ from xdsl.passes import ModulePass
 Command = tile.PassOp | tile.CopyOp
 SHARE = 0.75
 """Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers."""
-LOOP_SHARE = 0.25
+LOOP_SHARE = 0.5
 """How much of what the code around a loop may take the loop's own buffers may take, in one copy."""
 
 
