@@ -37,8 +37,9 @@ def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
         # Placements first: how a weight is packed depends on where its user's operands lie.
         "layout": f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
         "tile": f"lower-to-tile{{{on}}}",
-        # Calls go first: nothing overlaps across one. Commands before their order (costs decide), order before addresses (it decides what is alive at
-        # once), addresses before synchronization (reused bytes are dependencies too).
+        # Calls go first: nothing overlaps across one. Commands before their order (costs decide), order
+        # before addresses (it decides what is alive at once), addresses before synchronization (reused
+        # bytes are dependencies too).
         "schedule": f"inline-calls,select-commands{{{on}}},order-commands{{{on}}},multi-buffer,"
         f"allocate-buffers{{{on}}},insert-sync{{{on}}},lower-to-npu{{{on}}}",
     }
