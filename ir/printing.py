@@ -6,6 +6,7 @@ by MLIR's own parser with unregistered dialects allowed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from npuc.ir.graph import DimsAttr, WeightOp
 from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    AnyFloat,
     DenseIntOrFPElementsAttr,
+    Float32Type,
     MemRefType,
     NoneAttr,
     StringAttr,
@@ -53,6 +56,13 @@ class IRPrinter(Printer):
             self.print_attribute(attribute.type)
         else:
             super().print_attribute(attribute)
+
+    def print_float(self, value: float, type: AnyFloat) -> None:
+        """As xDSL, but never in hexadecimal where a decimal does: its parser reads none in dense arrays."""
+        if isinstance(type, Float32Type) and math.isfinite(value) and f"{value:.9g}".lstrip("-").isdigit():
+            self.print_string(f"{value:.8e}")
+        else:
+            super().print_float(value, type)
 
     def print_op(self, op: Operation) -> None:
         if self.elide and isinstance(op, WeightOp):

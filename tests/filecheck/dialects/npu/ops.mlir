@@ -23,9 +23,9 @@ npu.program @decode_1x64 {
   npu.command tu main {chain.op = [mul, "ring_add"], stream.type = f32, odd = "r2", empty = "", space = "a b", "1st" = "inf"}
 
   // Registers carry an offset; lists hold integers, floats or words.
-  // CHECK-NEXT: npu.command tu main {a = r2, b = r3 + 64, c = r4 - 8, size = [16, 4], none = [], value = [0.0, 1.0e-05, inf, nan, -inf], fill = -3.0e+38}
+  // CHECK-NEXT: npu.command tu main {a = r2, b = r3 + 64, c = r4 - 8, size = [16, 4], none = [], value = [0.0, 1.0e-05], low = -inf, fill = -3.0e+38}
   // GENERIC: fields = {a = {imm = 0 : i64, reg = 2 : i64}, b = {imm = 64 : i64, reg = 3 : i64}, c = {imm = -8 : i64, reg = 4 : i64}, size = array<i64: 16, 4>
-  npu.command tu main {a = r2, b = r3 + 64, c = r4 - 8, size = [16, 4], none = [], value = [0.0, 0.00001, inf, nan, -inf], fill = -3.0e+38}
+  npu.command tu main {a = r2, b = r3 + 64, c = r4 - 8, size = [16, 4], none = [], value = [0.0, 0.00001], low = -inf, fill = -3.0e+38}
 
   // Semaphores: what is taken before, and what is given after.
   // CHECK-NEXT: npu.command dma dma {} wait [(3, 1), (4, 2)] signal [(5, 1)] {module = "m"}
