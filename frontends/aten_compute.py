@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,6 +51,29 @@ def _matmul(imp: FxImporter, a: SSAValue, b: SSAValue) -> SSAValue:
     if left:
         del shape[-1 if right else -2]
     return imp.reshape(result, shape)
+
+
+@lowers("aten.convolution.default")
+def lower_convolution(imp: FxImporter, node: Node) -> SSAValue:
+    """Patches that do not overlap: each is a row of a linear."""
+    x, w, bias, stride, padding, dilation, transposed, _, groups = node.args
+    value, weight = imp.value(x), imp.value(w)
+    kernel = shape_of(weight)[2:]
+    plain = not any(padding) and all(d == 1 for d in dilation) and not transposed and groups == 1  # pyright: ignore
+    sizes = shape_of(value)[2:]
+    fits = all(isinstance(n, int) and n % k == 0 for n, k in zip(sizes, kernel, strict=True))  # pyright: ignore
+    if not plain or tuple(stride) != kernel or not fits:  # pyright: ignore
+        raise imp.unsupported("a convolution whose patches overlap or are padded")
+    batch, channels, rank = shape_of(value)[0], shape_of(value)[1], len(kernel)
+    grid = [n // k for n, k in zip(sizes, kernel, strict=True)]
+    split = [d for pair in zip(grid, kernel, strict=True) for d in pair]
+    patches = imp.reshape(value, (batch, channels, *split))
+    order = [0, *range(2, 2 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)]
+    inner = math.prod((channels, *kernel))  # pyright: ignore
+    rows = imp.reshape(imp.transpose(patches, order), (batch, *grid, inner))
+    matrix = imp.reshape(weight, (shape_of(weight)[0], inner))
+    result = imp.emit(graph.LinearOp(rows, matrix, None if bias is None else imp.value(bias)))
+    return imp.transpose(result, [0, rank + 1, *range(1, rank + 1)])
 
 
 @lowers("aten.embedding.default")

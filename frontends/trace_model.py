@@ -141,6 +141,20 @@ class _Main(nn.Module):
             return self.model(input_ids=tokens, past_key_values=TraceCache(), **given).logits
 
 
+class _Encoder(nn.Module):
+    """A model without cache: its main input in, logits or the last hidden state out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.input_name = str(model.main_input_name)
+
+    def forward(self, main_input: Tensor) -> Tensor:
+        with tracing(None, 0):
+            out = self.model(**{self.input_name: main_input})
+        return out.logits if hasattr(out, "logits") else out.last_hidden_state
+
+
 class _Body(nn.Module):
     """One layer; its inputs are the tensors of its call, after the tensor of length ctx."""
 
@@ -270,12 +284,12 @@ def _trace(config: Any, dtype: torch.dtype, attention: str, with_keys: bool) -> 
                 raise
             raise Bypassed from error
     layers = Layers(model, config)
-    main = _Main(model, with_keys)
+    is_causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    main = _Main(model, with_keys) if is_causal else _Encoder(model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        tokens = torch.zeros(_sizes("batch", "seq"), dtype=torch.int64)
-        inputs = [tokens, torch.zeros_like(tokens), torch.zeros(_sizes("ctx"), dtype=torch.int64)]
-        with _reporting(where), torch.no_grad(), _restored(model), layers.discovering():
+    with mode, _reporting(where):
+        inputs = _causal_inputs() if is_causal else [_main_input(model, config)]
+        with torch.no_grad(), _restored(model), layers.discovering():
             main(*inputs)
     if attention == IMPLEMENTATION and any(k.cache and not k.attentions for k in layers.kinds):
         raise Bypassed
@@ -286,6 +300,33 @@ def _trace(config: Any, dtype: torch.dtype, attention: str, with_keys: bool) -> 
         with _restored(model), mode:
             probe = torch.zeros(_sizes("ctx"), dtype=torch.int64)
             tensors = [probe, *(torch.empty(t.shape, dtype=t.dtype) for t in kind.inputs)]
-        program = export_program(_Body(kind, True), tensors, kind.path.format(kind.index))
+        program = export_program(_Body(kind, is_causal), tensors, kind.path.format(kind.index))
         bodies[kind.name] = TracedGraph(program, kind.path, "layer")
-    return TracedModel(model, outer, bodies, layers, ["tokens", "positions"], missing)
+    names = ["tokens", "positions"] if is_causal else [str(model.main_input_name)]
+    return TracedModel(model, outer, bodies, layers, names, missing)
+
+
+def _causal_inputs() -> list[Tensor]:
+    """Example tokens, positions and the tensor that carries the size ctx."""
+    tokens = torch.zeros(_sizes("batch", "seq"), dtype=torch.int64)
+    return [tokens, torch.zeros_like(tokens), torch.zeros(_sizes("ctx"), dtype=torch.int64)]
+
+
+def _main_input(model: nn.Module, config: Any) -> Tensor:
+    """An example of what an encoder reads: tokens, or pixels of the configured size.
+
+    Raises:
+        UserError: for other kinds of input.
+    """
+    if model.main_input_name == "input_ids":
+        return torch.zeros(_sizes("batch", "seq"), dtype=torch.int64)
+    if model.main_input_name == "pixel_values":
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return torch.zeros(*_sizes("batch"), config.num_channels, height, width, dtype=model.dtype)  # pyright: ignore
+    raise UserError(
+        "unsupported-input",
+        f"the model reads {model.main_input_name}, expected input_ids or pixel_values",
+        where=type(model).__name__,
+        remedy="only models of text or images can be imported",
+    )

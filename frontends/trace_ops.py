@@ -104,11 +104,26 @@ class UnknownLength:
         return cls()._refuse()
 
 
+_OTHER_STATES = (
+    "get_conv_state", "update_conv_state", "get_recurrent_state", "update_recurrent_state", "update_indexer",
+    "has_previous_state",
+)  # fmt: skip
+
+
 class TraceCache(Cache):
     """A cache whose key index j is position j and whose update is one operator."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OTHER_STATES:
+            raise UserError(
+                "unsupported-cache",
+                f"the model keeps other states than keys and values ({name})",
+                remedy="convolutional and recurrent states are not supported",
+            )
+        return super().__getattribute__(name)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any

@@ -1,0 +1,92 @@
+"""Weight recipes: what transformers' conversions of checkpoints record, and reading them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from npuc.frontends.recipe_tensor import RecipeTensor
+from npuc.frontends.safetensors import read_checkpoint
+from npuc.frontends.weights import WeightReader, rearrange, recipe, source_attr
+from npuc.ir.errors import UserError
+from npuc.ir.graph import WeightOp
+from torch import Tensor
+from xdsl.dialects.builtin import DictionaryAttr, StringAttr, TensorType, bf16, f32
+
+A, B = torch.arange(12.0).reshape(3, 4), torch.arange(12.0, 24.0).reshape(3, 4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    safetensors.torch.save_file({"a": A, "b": B}, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def sources(folder: Path) -> list[DictionaryAttr]:
+    found = read_checkpoint(folder)
+    return [source_attr(found[name]) for name in ("a", "b")]
+
+
+CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "stack": lambda a, b: torch.stack([a, b], 1),
+    "concatenate": lambda a, b: torch.cat([a, b], dim=-1),
+    "transpose": lambda a, b: a.transpose(0, 1).contiguous(),
+    "transposed": lambda a, b: a.T,
+    "permute": lambda a, b: torch.stack([a, b]).permute(2, 0, 1),
+    "view": lambda a, b: a.contiguous().view(2, 6).reshape(-1),
+    "chunk": lambda a, b: torch.chunk(torch.cat([a, b]), 3, dim=0)[1],
+    "split": lambda a, b: torch.split(a, [1, 3], dim=1)[1],
+    "slice": lambda a, b: a[-2:, 1:3],
+    "select": lambda a, b: torch.stack([a, b])[1],
+    "unsqueeze": lambda a, b: a.unsqueeze(0).squeeze(0).unsqueeze(-1),
+    "cast": lambda a, b: a.to(torch.bfloat16).clone(),
+    "rope permutation": lambda a, b: a.view(3, 2, 2).transpose(1, 2).reshape(3, 4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_recipes(name: str, folder: Path) -> None:
+    """A conversion of recording tensors, evaluated later, gives what it gives on values."""
+    recorded = [RecipeTensor(s, (3, 4), torch.float32) for s in sources(folder)]
+    result = CASES[name](*recorded)
+    want = CASES[name](A, B).float()
+    assert tuple(result.shape) == tuple(want.shape)
+    assert torch.equal(WeightReader(folder).evaluate(result.recipe).float(), want)
+
+
+def test_conversions_that_compute_have_no_recipe(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"aten\.mul") as caught:
+        _ = RecipeTensor(sources(folder)[0], (3, 4), torch.float32) * 2
+    assert caught.value.kind == "unsupported-conversion"
+
+
+def test_rearranged_weights(folder: Path) -> None:
+    source, shape = rearrange(sources(folder)[0], (3, 4), [("permute", (1, 0)), ("reshape", (2, 6))])
+    assert shape == (2, 6)
+    assert source.data["source"].data["op"] == StringAttr("transpose")
+    assert torch.equal(WeightReader(folder).evaluate(source), A.T.reshape(2, 6))
+
+
+def test_reading_a_symbol(folder: Path) -> None:
+    a, b = sources(folder)
+    layered = WeightOp("w{}", TensorType(bf16, [3, 4]), [a, b], [2, 5])
+    reader = WeightReader(folder, keep=True)
+    assert torch.equal(reader.read(layered, 5), B.to(torch.bfloat16))
+    assert reader.read(layered, 5) is reader.read(layered, 5)
+    wrong = WeightOp("w", TensorType(f32, [4, 3]), [a])
+    with pytest.raises(UserError, match=r"gives shape \[3, 4\], the type says \[4, 3\]"):
+        reader.read(wrong)
+
+
+def test_hostile_recipes(folder: Path) -> None:
+    source = sources(folder)[0]
+    outside = DictionaryAttr(dict(source.data) | {"file": StringAttr("../model.safetensors")})
+    with pytest.raises(UserError, match="not in the checkpoint's directory"):
+        WeightReader(folder).evaluate(outside)
+    with pytest.raises(UserError, match="unknown weight recipe 'melt'"):
+        WeightReader(folder).evaluate(recipe("melt", source))
+    with pytest.raises(UserError, match="cannot be read"):
+        WeightReader(folder / "elsewhere").evaluate(source)
