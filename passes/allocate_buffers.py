@@ -127,7 +127,7 @@ def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
         dictionaries[argument.index] = DictionaryAttr(own)
         function.arg_attrs = ArrayAttr(dictionaries)
         io[name] = DictionaryAttr({"address": address, "type": argument.type})
-    program.attributes["io"] = DictionaryAttr(io)
+    program.attributes["npuc.io"] = DictionaryAttr(io)
 
 
 def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scratch: int) -> int:

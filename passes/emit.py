@@ -48,7 +48,7 @@ def emit_programs(module: ModuleOp, target: str) -> list[EmittedProgram]:
             io = _io(machine, holder)
             instructions, symbols = instructions_of(machine, op)
             description = {
-                **_json(holder.attributes.get("bucket")),
+                **_json(holder.attributes.get("npuc.bucket")),
                 "io": {k: list(v) for k, v in io.items()},
             }
             program = encode(machine, instructions, symbols, description)
@@ -107,7 +107,7 @@ def _resolved(instruction: Instruction, symbols: dict[str, int]) -> Instruction:
 
 def _io(machine: Machine, holder: ModuleOp) -> dict[str, IoTensor]:
     """The program's tensors in main memory, from the attribute that allocate-buffers sets."""
-    found = holder.attributes.get("io")
+    found = holder.attributes.get("npuc.io")
     result: dict[str, IoTensor] = {}
     for name, attr in found.data.items() if isinstance(found, DictionaryAttr) else ():
         assert isinstance(attr, DictionaryAttr)

@@ -86,7 +86,7 @@ class _Context:
 
     def lower_bucket(self, bucket: ModuleOp) -> None:
         """Replaces each function of the bucket by its lowering."""
-        sizes = bucket.attributes["bucket"]
+        sizes = bucket.attributes["npuc.bucket"]
         assert isinstance(sizes, DictionaryAttr)
         batch, length = (tile.integer(sizes.data[key]) for key in ("batch", "length"))
         for function in list(bucket.body.block.ops):

@@ -45,7 +45,7 @@ def buckets_of(module: ModuleOp) -> list[ModuleOp]:
 
 
 def _sizes(bucket: ModuleOp) -> tuple[int, int]:
-    sizes = bucket.attributes["bucket"]
+    sizes = bucket.attributes["npuc.bucket"]
     assert isinstance(sizes, DictionaryAttr)
     return tile.integer(sizes.data["batch"]), tile.integer(sizes.data["length"])
 

@@ -51,7 +51,7 @@ def _bucket_module(functions: list[FuncOp], bucket: Bucket, geometry: Geometry) 
         "new_tokens": bucket.new_tokens,
         "length": bucket.length,
     }
-    module.attributes["bucket"] = DictionaryAttr(
+    module.attributes["npuc.bucket"] = DictionaryAttr(
         {"kind": StringAttr(bucket.kind), **{k: IntegerAttr(v, 64) for k, v in values.items()}}
     )
     for function in functions:
