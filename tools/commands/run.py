@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, duration
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     show = _show if streaming else None
     outputs = llm.generate(prompts, _parameters(arguments, room), on_piece=show, special_tokens=special)
     if streaming:
-        print(flush=True)
+        print("" if _has_tokenizer(llm) else " ".join(map(str, outputs[0].token_ids)), flush=True)
         print(_speed(outputs[0]), file=sys.stderr)
         return Outcome({})
     listed = [_data(output) for output in outputs]
@@ -95,6 +96,14 @@ def _prompts(arguments: argparse.Namespace, llm: LLM) -> list[Any]:
         return list(texts)
     system = [{"role": "system", "content": arguments.system}] if arguments.system else []
     return [llm.render([*system, {"role": "user", "content": text}]) for text in texts]
+
+
+def _has_tokenizer(llm: LLM) -> bool:
+    """Whether tokens can be shown as text."""
+    try:
+        return bool(llm.tokenizer)
+    except UserError:
+        return False
 
 
 def _show(piece: StreamPiece) -> None:

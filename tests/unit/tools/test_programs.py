@@ -184,6 +184,23 @@ def test_run_takes_several_prompts_and_token_ids(artifact: Path, capsys: Capture
     assert error["kind"] == "prompt-too-long"
 
 
+def test_run_shows_tokens_where_there_is_no_text(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
+    """The artifact of a model without tokenizer takes and gives token ids."""
+    copy = tmp_path / "copy"
+    shutil.copytree(artifact, copy)
+    for file in (copy / "model").glob("tokenizer*"):
+        file.unlink()
+    manifest = copy / "artifact.json"
+    old = read_manifest(manifest.read_bytes(), str(manifest))
+    files = tuple(entry for entry in old.files if "tokenizer" not in entry.path)
+    manifest.write_bytes(write_manifest(replace(old, files=files)))
+    words = [str(copy), "--prompt-ids", "0,300,301", "--max-new-tokens", "3"]
+    found = run(capsys, "run", *words)
+    assert irc.main(["run", *words]) == 0
+    assert capsys.readouterr().out == " ".join(map(str, found["token_ids"])) + "\n"
+    assert run(capsys, "run", copy, "--prompt", "hello", status=1)["error"]["kind"] == "no-tokenizer"
+
+
 def test_verify(artifact: Path, demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
     text = tmp_path / "text.txt"
     text.write_text(
