@@ -59,7 +59,8 @@ class IRPrinter(Printer):
 
     def print_float(self, value: float, type: AnyFloat) -> None:
         """As xDSL, but never in hexadecimal where a decimal does: its parser reads none in dense arrays."""
-        if isinstance(type, Float32Type) and math.isfinite(value) and f"{value:.9g}".lstrip("-").isdigit():
+        integral = isinstance(type, Float32Type) and math.isfinite(value) and value == int(value)
+        if integral and abs(value) < 1e9 and float(f"{value:.5e}") != value:
             self.print_string(f"{value:.8e}")
         else:
             super().print_float(value, type)

@@ -66,3 +66,11 @@ def test_elision_is_shown(parse_ir: Parse) -> None:
     assert 'sources "2 elided"' in text
     assert "graph.constant dense_resource<__elided__> : tensor<17xi32>" in text
     assert "16384" not in text
+
+
+def test_large_integers_are_decimal(parse_ir: Parse) -> None:
+    """What xDSL would print as 0x4B800000, which its own parser refuses in a dense array."""
+    values = "{v = array<f32: 16777216.0, 1.0>, w = 123456789.0 : f32}"
+    text = print_ir(parse_ir(f'"test.op"() {values} : () -> ()'))
+    assert "array<f32: 1.67772160e+07, 1.000000e+00>" in text
+    assert print_ir(parse_ir(text)) == text
