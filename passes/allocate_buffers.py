@@ -137,19 +137,30 @@ def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scr
     """
     for slack in SLACKS[:-1]:
         try:
-            return _Allocator(machine, memory, scratch, slack).place(functions)
+            return _Allocator(machine, memory, scratch, slack).place(functions).write()
         except DoesNotFit:
             continue
     while True:
         allocator = _Allocator(machine, memory, scratch, SLACKS[-1])
         try:
-            return allocator.place(functions)
+            return allocator.place(functions).write()
         except DoesNotFit as error:
             copied = [op for f in functions for op in _allocs(f, memory) if copies_of(op) > 1]
             if not copied:
                 where = allocator.current.sym_name.data
                 raise PassFailedException(f"allocate-buffers: {error} (in @{where})") from None
             del max(copied, key=lambda op: buffer_bytes(machine, op.result)).attributes["copies"]
+
+
+def fits_on_chip(machine: Machine, functions: Sequence[FuncOp]) -> bool:
+    """Whether a program's on-chip buffers can be placed with its commands in this order."""
+    try:
+        for memory in machine.memories.values():
+            if not memory.main:
+                _Allocator(machine, memory, 0, SLACKS[-1]).place(functions)
+    except DoesNotFit:
+        return False
+    return True
 
 
 @dataclass
@@ -159,6 +170,7 @@ class _Allocator:
     Attributes:
         frames: bytes that each function done and its callees need.
         current: the function being placed.
+        addresses: of each buffer, with the distance of its copies.
     """
 
     machine: Machine
@@ -166,12 +178,22 @@ class _Allocator:
     scratch: int
     slack: int
     frames: dict[str, int] = field(default_factory=dict[str, int])
+    addresses: dict[tile.AllocOp, tuple[int, int]] = field(
+        default_factory=dict[tile.AllocOp, tuple[int, int]]
+    )
 
-    def place(self, functions: Sequence[FuncOp]) -> int:
-        """Set the addresses of all functions' buffers; returns the bytes needed, raises DoesNotFit."""
+    def place(self, functions: Sequence[FuncOp]) -> _Allocator:
+        """Find addresses for all functions' buffers; raises DoesNotFit."""
         for function in functions:
             self.current = function
             self._function(function)
+        return self
+
+    def write(self) -> int:
+        """Set the addresses in the IR; returns the bytes needed."""
+        for op, (address, stride) in self.addresses.items():
+            op.attributes["copy_stride"] = IntegerAttr(stride, 64)
+            op.attributes["address"] = IntegerAttr(address, 64)
         return max(self.frames.values(), default=0)
 
     def _function(self, function: FuncOp) -> None:
@@ -184,9 +206,8 @@ class _Allocator:
         alignment = MAIN_ALIGNMENT if memory.main else max(memory.write_granule, memory.word)
         buffers: list[Buffer] = []
         own = _allocs(function, memory)
-        for op in own:
-            stride = align(buffer_bytes(self.machine, op.result), alignment)
-            op.attributes["copy_stride"] = IntegerAttr(stride, 64)
+        strides = {op: align(buffer_bytes(self.machine, op.result), alignment) for op in own}
+        for op, stride in strides.items():
             buffers.append(Buffer(names[op], stride * copies_of(op), live.buffers[names[op]], alignment))
         for call, key in calls.items():
             callee = self.frames[call.callee.string_value()]
@@ -194,8 +215,8 @@ class _Allocator:
         base = self.scratch if memory.main else 0
         capacity = memory.size - base - spare_bytes(self.machine, memory)
         placed = place(buffers, memory.name, capacity, self.slack)
-        for op in own:
-            op.attributes["address"] = IntegerAttr(base + placed[names[op]], 64)
+        for op, stride in strides.items():
+            self.addresses[op] = base + placed[names[op]], stride
         frame = max((placed[b.name] + b.size for b in buffers), default=0)
         self.frames[function.sym_name.data] = frame
 

@@ -15,7 +15,7 @@ from npuc.passes.algorithms.synchronize import Limits, synchronize
 from npuc.passes.allocate_buffers import copies_of
 from npuc.passes.command_fields import nothing
 from npuc.passes.programs import callees_first, programs
-from npuc.passes.roots import READ_PORTS, WRITE_PORTS, Aliases, touched
+from npuc.passes.roots import Aliases, Touched, accesses
 from npuc.passes.select_commands import choice_of
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
@@ -70,18 +70,14 @@ class _Function:
             elif isinstance(op, tile.CallOp):
                 yield Barrier(op)
             elif isinstance(op, tile.PassOp | tile.CopyOp):
-                reads, writes = self._accesses(op, READ_PORTS), self._accesses(op, WRITE_PORTS)
-                yield Command(choice_of(op)[1], reads, writes, op)
+                yield self._command(op)
 
-    def _accesses(self, op: tile.PassOp | tile.CopyOp, ports: Iterable[str]) -> tuple[Access, ...]:
-        names = [name for name in ports if name in op.spec.ports]
-        found = (self._access(op, name) for name in names)
-        return tuple(dict.fromkeys(access for access in found if access is not None))
+    def _command(self, op: tile.PassOp | tile.CopyOp) -> Command:
+        found = [(self._access(what), writes) for what, writes in accesses(self.machine, self.aliases, op)]
+        reads, writes = ([a for a, w in found if w == writes] for writes in (False, True))
+        return Command(choice_of(op)[1], tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), op)
 
-    def _access(self, op: tile.PassOp | tile.CopyOp, name: str) -> Access | None:
-        what = touched(self.machine, self.aliases, op, name)
-        if what is None:
-            return None
+    def _access(self, what: Touched) -> Access:
         if not isinstance(what.root, tile.AllocOp):
             name = what.root if isinstance(what.root, str) else f"argument {what.root.index}"
             return Access(f"{what.memory}: {name}", what.start, what.stop)

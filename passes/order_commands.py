@@ -10,10 +10,10 @@ from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.algorithms.allocate import lifetimes
 from npuc.passes.algorithms.order import Node, Space, order, peaks, reordered
-from npuc.passes.allocate_buffers import steps_of
+from npuc.passes.allocate_buffers import fits_on_chip, steps_of
 from npuc.passes.multi_buffer import COPIES
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, programs
-from npuc.passes.roots import WRITE_PORTS, Aliases, Touched, touched
+from npuc.passes.roots import Aliases, Touched, accesses
 from npuc.passes.select_commands import choice_of, cycles_of
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
@@ -23,8 +23,10 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 Command = tile.PassOp | tile.CopyOp
-SHARE = 0.75
-"""Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers."""
+SHARES = (0.75, 0.5)
+"""Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers.
+
+Tried in turn; if the buffers cannot be placed with either, the given order stays."""
 LOOP_SHARE = 0.5
 """How much of what the code around a loop may take the loop's own buffers may take, in one copy."""
 
@@ -43,13 +45,31 @@ class OrderCommandsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
         for program in programs(op):
-            aliases = Aliases.of(program)
-            functions = callees_first(program)
-            held = _held_by_callers(machine, functions)
-            for function in functions:
-                own = held[function.sym_name.data]
-                room = {m.name: int(SHARE * (m.size - own[m.name])) for m in machine.memories.values()}
-                _Scheduler(machine, aliases, room).schedule(function.body.block, 1.0)
+            given = {op: list(b.ops) for op in program.walk() for r in op.regions for b in r.blocks}
+            for share in SHARES:
+                _order_program(machine, program, share)
+                if fits_on_chip(machine, callees_first(program)):
+                    break
+                _restore(given)
+
+
+def _order_program(machine: Machine, program: ModuleOp, share: float) -> None:
+    aliases = Aliases.of(program)
+    functions = callees_first(program)
+    held = _held_by_callers(machine, functions)
+    for function in functions:
+        own = held[function.sym_name.data]
+        room = {m.name: int(share * (m.size - own[m.name])) for m in machine.memories.values()}
+        _Scheduler(machine, aliases, room).schedule(function.body.block, 1.0)
+
+
+def _restore(given: Mapping[Operation, Sequence[Operation]]) -> None:
+    """Put the operations of each block back in their order."""
+    for parent, ops in given.items():
+        if isinstance(parent, FuncOp | tile.ForOp):
+            for op in ops:
+                op.detach()
+            parent.body.block.add_ops(ops)
 
 
 def _held_by_callers(machine: Machine, functions: Sequence[FuncOp]) -> dict[str, Counter[str]]:
@@ -154,10 +174,7 @@ class _Scheduler:
         """What a node touches, and whether it writes it."""
         for inner in op.walk():
             if isinstance(inner, Command):
-                for name in inner.spec.ports:
-                    what = touched(self.machine, self.aliases, inner, name)
-                    if what is not None:
-                        yield what, name in WRITE_PORTS
+                yield from accesses(self.machine, self.aliases, inner)
 
     def _work(self, op: Operation) -> Counter[str]:
         """Cycles per queue."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from npuc.backends.machine import Machine
@@ -10,9 +11,8 @@ from npuc.passes.command_fields import element_name
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, slice_elements
 from xdsl.dialects.builtin import MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import BlockArgument, SSAValue
 
-READ_PORTS = ("stream", "stationary", "operand", "vrf", "src", "index")
 WRITE_PORTS = ("out", "dst")
 
 
@@ -66,26 +66,39 @@ class Touched:
     stop: int
 
 
-def touched(machine: Machine, aliases: Aliases, op: tile.PassOp | tile.CopyOp, name: str) -> Touched | None:
-    """What the named port touches in each slice; None for weights, which nothing writes."""
-    port = op.spec.ports[name]
-    value = op.buffers[port.buffer]
+def accesses(
+    machine: Machine, aliases: Aliases, op: tile.PassOp | tile.CopyOp
+) -> Iterator[tuple[Touched, bool]]:
+    """What a command touches in each slice, and whether it writes it; but weights, which nothing writes."""
+    spec = op.spec
+    for name in spec.ports:
+        found = _touched(machine, aliases, op.buffers, spec, name)
+        if found is not None:
+            yield found, name in WRITE_PORTS
+
+
+def _touched(
+    machine: Machine,
+    aliases: Aliases,
+    buffers: Sequence[SSAValue],
+    spec: tile.PassSpec | tile.CopySpec,
+    name: str,
+) -> Touched | None:
+    port = spec.ports[name]
+    value = buffers[port.buffer]
     owner = value.owner
     if isinstance(owner, tile.WeightOp):
         return None
     memory = tile.memory_of(value)
     if isinstance(owner, tile.CacheSlotOp):
         return Touched(memory, f"{owner.symbol.string_value()}.{owner.part.data}", 0, 1)
-    size = op.spec.size if name != "index" else (op.spec.size[_index_dim(op)],)
+    size = spec.size
+    if name == "index" and isinstance(spec, tile.CopySpec):
+        size = (spec.size[max(spec.index_dim, 0)],)
     start, stop = _extent(machine, size, port, value)
     root = owner if isinstance(owner, tile.AllocOp) else aliases.root(value)
     assert isinstance(root, tile.AllocOp | BlockArgument)
     return Touched(memory, root, start, stop)
-
-
-def _index_dim(op: Operation) -> int:
-    assert isinstance(op, tile.CopyOp)
-    return max(op.spec.index_dim, 0)
 
 
 def _extent(machine: Machine, size: tuple[int, ...], port: tile.Port, value: SSAValue) -> tuple[int, int]:

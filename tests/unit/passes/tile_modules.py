@@ -187,3 +187,21 @@ def rows(main: str, local: str, slices: int, n: int = 16) -> ModuleOp:
     f.block.add_op(tile.CopyOp(spec, [held, f.argument(1)], [slot, valid]))
     f.end()
     return ModuleOp([f.build()])
+
+
+def loads_behind_stores(main: str, local: str, slices: int, n: int = 16) -> ModuleOp:
+    """Three tiles one after the other, each loaded, computed and stored; two of them in a loop."""
+    total = main_buffer(main, 3, slices * n)
+    f = Function("main", [("x", total), ("y", total)], main, local, slices)
+    for _ in range(2):
+        source, result = f.alloc("in", n), f.alloc("out", n)
+        f.load(f.argument(0), source)
+        f.compute(source, result, Step("exp"))
+        f.store(result, f.argument(1))
+    i = f.loop(2)
+    source, result = f.alloc("in", n), f.alloc("out", n)
+    f.load(f.argument(0), source, (i, slices * n))
+    f.compute(source, result, Step("abs"))
+    f.store(result, f.argument(1), (i, slices * n))
+    f.end()
+    return ModuleOp([f.build()])
