@@ -37,6 +37,13 @@ def strip_casts(value: SSAValue) -> SSAValue:
     return value
 
 
+def strip_widening(value: SSAValue) -> SSAValue:
+    """The value before conversions that lose nothing; one that rounds is part of the computation."""
+    while isinstance(value.owner, graph.CastOp) and _widens(value.owner):
+        value = value.owner.input
+    return value
+
+
 def _normalized(value: SSAValue) -> tuple[SSAValue, float] | None:
     """x and eps where value = x · rsqrt(mean(x²) + eps), conversions aside."""
     op = strip_casts(value).owner
@@ -54,22 +61,32 @@ def _normalized(value: SSAValue) -> tuple[SSAValue, float] | None:
         square = mean.input.owner
         last = len(graph.shape_of(mean.input)) - 1
         if isinstance(square, MUL) and square.lhs is square.rhs is x and graph.ints(mean.dims) == (last,):
-            return strip_casts(x), eps
+            return x, eps
     return None
 
 
 def _weight(value: SSAValue) -> tuple[SSAValue, float] | None:
     """The weight parameter and the constant added to it, if the value is one."""
-    value = strip_casts(value)
+    value = strip_widening(value)
     owner = value.owner
     if isinstance(owner, graph.ParamOp):
         return value, 0.0
     if isinstance(owner, ADD):
         for parameter, other in ((owner.lhs, owner.rhs), (owner.rhs, owner.lhs)):
             constant = constant_of(other)
-            if constant is not None and isinstance(strip_casts(parameter).owner, graph.ParamOp):
-                return strip_casts(parameter), constant
+            weight = strip_widening(parameter)
+            if constant is not None and isinstance(weight.owner, graph.ParamOp):
+                return weight, constant
     return None
+
+
+def _operand(x: SSAValue, result: SSAValue) -> SSAValue:
+    """x before it was widened, where the result is rounded to that type anyway; else x as it is."""
+    narrow = strip_widening(x)
+    element = graph.element_of(narrow)
+    users = [use.operation for use in result.uses]
+    back = users and all(isinstance(u, graph.CastOp) and graph.element_of(u.result) == element for u in users)
+    return narrow if back or graph.element_of(result) == element else x
 
 
 class _RaiseRmsNorm(RewritePattern):
@@ -80,10 +97,12 @@ class _RaiseRmsNorm(RewritePattern):
             return
         for one, other in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
             normalized, weight = _normalized(one), _weight(other)
-            if normalized is None or weight is None or len(graph.shape_of(weight[0])) != 1:
+            if normalized is None or weight is None:
+                continue
+            if graph.shape_of(weight[0]) != graph.shape_of(normalized[0])[-1:]:
                 continue
             x, eps = normalized
-            norm = graph.RmsNormOp(x, weight[0], eps, weight[1])
+            norm = graph.RmsNormOp(_operand(x, op.result), weight[0], eps, weight[1])
             take_attributes(norm, op)
             result: Operation = norm
             if norm.result.type != op.result.type:
