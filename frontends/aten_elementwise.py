@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from npuc.frontends.fx_import import FxImporter, lowers
+from npuc.frontends.fx_import import FxImporter, FxNode, lowers
 from npuc.frontends.weights import element_type, torch_dtype
 from npuc.ir import graph
 from npuc.ir.graph import element_of
@@ -29,19 +29,19 @@ _BINARY = {
 _LOGIC = {"logical_not", "logical_and", "logical_or", "logical_xor"}
 
 
-def _mnemonic(node: Node) -> str:
+def _mnemonic(node: FxNode) -> str:
     return str(node.target).split(".")[1]
 
 
 @lowers(*(f"aten.{name}.default" for name in _UNARY))
-def lower_unary(imp: FxImporter, node: Node) -> SSAValue:
+def lower_unary(imp: FxImporter, node: FxNode) -> SSAValue:
     name = _mnemonic(node)
     element = i1 if name in _LOGIC else imp.element(node)
     return imp.emit(graph.unary(_UNARY[name], as_type(imp, imp.value(node.args[0]), element)))
 
 
 @lowers("aten.gelu.default")
-def lower_gelu(imp: FxImporter, node: Node) -> SSAValue:
+def lower_gelu(imp: FxImporter, node: FxNode) -> SSAValue:
     mnemonic = "gelu_tanh" if node.kwargs.get("approximate", "none") == "tanh" else "gelu"
     return imp.emit(graph.unary(mnemonic, imp.value(node.args[0])))
 
@@ -53,7 +53,7 @@ def as_type(imp: FxImporter, value: SSAValue, element: Attribute) -> SSAValue:
     return imp.cast(value, element)
 
 
-def binary(imp: FxImporter, node: Node, mnemonic: str, lhs: Any, rhs: Any, element: Attribute) -> SSAValue:
+def binary(imp: FxImporter, node: FxNode, mnemonic: str, lhs: Any, rhs: Any, element: Attribute) -> SSAValue:
     """A binary operation computed in ``element``; its operands are nodes or numbers."""
     if not all(isinstance(x, Node) or _representable(x, element) for x in (lhs, rhs)):
         # a number beyond the type's precision: compute in f32, round once
@@ -71,7 +71,7 @@ def _representable(number: Any, element: Attribute) -> bool:
     return float(torch.tensor(float(number), dtype=dtype)) == float(number)
 
 
-def _computed_in(node: Node, lhs: Any, rhs: Any) -> Attribute:
+def _computed_in(node: FxNode, lhs: Any, rhs: Any) -> Attribute:
     """The type torch computes a comparison in; of other operations, the result's."""
     values = [x.meta["val"] if isinstance(x, Node) else x for x in (lhs, rhs)]
     return element_type(torch.result_type(*values))
@@ -84,7 +84,7 @@ def _computed_in(node: Node, lhs: Any, rhs: Any) -> Attribute:
         for kind in ("Tensor", "Scalar", "default", "Tensor_Scalar", "Scalar_Tensor")
     )
 )
-def lower_binary(imp: FxImporter, node: Node) -> SSAValue:
+def lower_binary(imp: FxImporter, node: FxNode) -> SSAValue:
     lhs, rhs = node.args[:2]
     name = _mnemonic(node)
     mnemonic = _BINARY[name]
@@ -108,38 +108,38 @@ def _is_neutral(mnemonic: str, number: float) -> bool:
 
 
 @lowers("aten.rsub.Scalar", "aten.rsub.Tensor")
-def lower_rsub(imp: FxImporter, node: Node) -> SSAValue:
+def lower_rsub(imp: FxImporter, node: FxNode) -> SSAValue:
     return binary(imp, node, "sub", node.args[1], node.args[0], imp.element(node))
 
 
 @lowers("aten.div.Tensor", "aten.div.Scalar")
-def lower_div(imp: FxImporter, node: Node) -> SSAValue:
+def lower_div(imp: FxImporter, node: FxNode) -> SSAValue:
     return binary(imp, node, "div", node.args[0], node.args[1], imp.element(node))
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode")
-def lower_div_mode(imp: FxImporter, node: Node) -> SSAValue:
+def lower_div_mode(imp: FxImporter, node: FxNode) -> SSAValue:
     if node.kwargs.get("rounding_mode") != "floor":
         raise imp.unsupported(f"division with rounding mode {node.kwargs.get('rounding_mode')}")
     return binary(imp, node, "floordiv", node.args[0], node.args[1], imp.element(node))
 
 
 @lowers("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
-def lower_pow(imp: FxImporter, node: Node) -> SSAValue:
+def lower_pow(imp: FxImporter, node: FxNode) -> SSAValue:
     base, exponent = node.args[:2]
     if isinstance(base, Node) and not isinstance(exponent, Node):
         if exponent == 2:
             return binary(imp, node, "mul", base, base, imp.element(node))
         if exponent == 1:
             return imp.value(base)
-        unary = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}.get(float(exponent))  # pyright: ignore
+        unary = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}.get(float(exponent))
         if unary:
             return imp.emit(graph.unary(unary, imp.value(base)))
     return binary(imp, node, "pow", base, exponent, imp.element(node))
 
 
 @lowers("aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default", "aten.clamp.Tensor")
-def lower_clamp(imp: FxImporter, node: Node) -> SSAValue:
+def lower_clamp(imp: FxImporter, node: FxNode) -> SSAValue:
     name = _mnemonic(node)
     bounds = dict(zip(("min", "max"), node.args[1:], strict=False)) | dict(node.kwargs)
     if name == "clamp_max":
@@ -148,19 +148,19 @@ def lower_clamp(imp: FxImporter, node: Node) -> SSAValue:
     for key, mnemonic in (("min", "maximum"), ("max", "minimum")):
         bound = bounds.get(key)
         if bound is not None:
-            limit = imp.value(bound) if isinstance(bound, Node) else imp.scalar(bound, element_of(result))  # pyright: ignore
+            limit = imp.value(bound) if isinstance(bound, Node) else imp.scalar(bound, element_of(result))
             result = imp.emit(graph.binary(mnemonic, result, limit))
     return result
 
 
 @lowers("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
-def lower_where(imp: FxImporter, node: Node) -> SSAValue:
+def lower_where(imp: FxImporter, node: FxNode) -> SSAValue:
     condition: Any = node.args[0]
     branches = [_choice(imp, node, x) for x in node.args[1:3]]
     return imp.emit(graph.WhereOp(imp.aligned(condition, node), *branches))
 
 
-def _choice(imp: FxImporter, node: Node, argument: Any) -> SSAValue:
+def _choice(imp: FxImporter, node: FxNode, argument: Any) -> SSAValue:
     """A branch of a selection: a node or a number."""
     element = imp.element(node)
     is_node = isinstance(argument, Node)
@@ -168,19 +168,19 @@ def _choice(imp: FxImporter, node: Node, argument: Any) -> SSAValue:
 
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
-def lower_masked_fill(imp: FxImporter, node: Node) -> SSAValue:
+def lower_masked_fill(imp: FxImporter, node: FxNode) -> SSAValue:
     mask: Any = node.args[1]
     fill = _choice(imp, node, node.args[2])
     return imp.emit(graph.WhereOp(imp.aligned(mask, node), fill, imp.value(node.args[0])))
 
 
 @lowers("aten._to_copy.default", "aten.to.dtype", "aten.type_as.default")
-def lower_cast(imp: FxImporter, node: Node) -> SSAValue:
+def lower_cast(imp: FxImporter, node: FxNode) -> SSAValue:
     return as_type(imp, imp.value(node.args[0]), imp.element(node))
 
 
 @lowers("aten.expm1.default", "aten.log1p.default")
-def lower_shifted(imp: FxImporter, node: Node) -> SSAValue:
+def lower_shifted(imp: FxImporter, node: FxNode) -> SSAValue:
     """exp(x) − 1 and log(1 + x)."""
     x = imp.value(node.args[0])
     one = imp.scalar(1.0, element_of(x))
@@ -190,7 +190,7 @@ def lower_shifted(imp: FxImporter, node: Node) -> SSAValue:
 
 
 @lowers("aten.softplus.default")
-def lower_softplus(imp: FxImporter, node: Node) -> SSAValue:
+def lower_softplus(imp: FxImporter, node: FxNode) -> SSAValue:
     """log(1 + exp(x)) as max(x, 0) + log(1 + exp(−|x|)), which cannot overflow."""
     if len(node.args) > 1 or node.kwargs:
         raise imp.unsupported("softplus with beta or threshold")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from npuc.frontends.fx_import import LOWERINGS, FxImporter, Result, lowers
+from npuc.frontends.fx_import import LOWERINGS, FxImporter, FxNode, Result, lowers
 from npuc.ir import graph
 from npuc.ir.graph import element_of, shape_of
 from npuc.ir.shapes import Dim, size_text
@@ -21,7 +21,7 @@ from xdsl.ir import SSAValue
     "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.unsqueeze.default",
     "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.flatten.using_ints",
 )  # fmt: skip
-def lower_view(imp: FxImporter, node: Node) -> SSAValue:
+def lower_view(imp: FxImporter, node: FxNode) -> SSAValue:
     return imp.reshape(imp.value(node.args[0]), imp.sizes(node))
 
 
@@ -29,35 +29,35 @@ def lower_view(imp: FxImporter, node: Node) -> SSAValue:
     "aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default",
     "aten.lift_fresh_copy.default", "aten.dropout.default", "aten.native_dropout.default",
 )  # fmt: skip
-def lower_identity(imp: FxImporter, node: Node) -> SSAValue:
+def lower_identity(imp: FxImporter, node: FxNode) -> SSAValue:
     return imp.value(node.args[0])
 
 
 @lowers("aten.copy.default")
-def lower_copy(imp: FxImporter, node: Node) -> SSAValue:
+def lower_copy(imp: FxImporter, node: FxNode) -> SSAValue:
     value = imp.cast(imp.value(node.args[1]), imp.element(node))
     return imp.broadcast(value, imp.sizes(node))
 
 
 @lowers("aten.permute.default", "aten.transpose.int", "aten.t.default")
-def lower_permute(imp: FxImporter, node: Node) -> SSAValue:
+def lower_permute(imp: FxImporter, node: FxNode) -> SSAValue:
     source: Any = node.args[0]
     rank = source.meta["val"].ndim
     perm = list(range(rank))
     match str(node.target).split(".")[1]:
         case "permute":
-            perm = [d % rank for d in node.args[1]]  # pyright: ignore
+            perm = [d % rank for d in node.args[1]]
         case "t":
             perm.reverse()
         case _:
-            a, b = (d % rank for d in node.args[1:3])  # pyright: ignore
+            a, b = (d % rank for d in node.args[1:3])
             perm[a], perm[b] = perm[b], perm[a]
     return imp.transpose(imp.value(source), imp.dims(source, *perm))
 
 
 @lowers("aten.expand.default")
-def lower_expand(imp: FxImporter, node: Node) -> SSAValue:
-    return imp.broadcast(imp.aligned(node.args[0], node), imp.sizes(node))  # pyright: ignore
+def lower_expand(imp: FxImporter, node: FxNode) -> SSAValue:
+    return imp.broadcast(imp.aligned(node.args[0], node), imp.sizes(node))
 
 
 def cut(imp: FxImporter, value: SSAValue, dim: int, start: int, stop: int, step: int = 1) -> SSAValue:
@@ -84,22 +84,22 @@ def _bound(imp: FxImporter, argument: Any, size: Dim, default: int) -> int:
 
 
 @lowers("aten.slice.Tensor")
-def lower_slice(imp: FxImporter, node: Node) -> SSAValue:
+def lower_slice(imp: FxImporter, node: FxNode) -> SSAValue:
     raw = imp.value(node.args[0])
     fx_dim, start, stop, step = (*node.args[1:], *(None,) * 4)[:4]
-    found = imp.dims(node.args[0], int(fx_dim or 0))  # pyright: ignore
-    if len(found) == 2 and str(node.meta["val"].shape) == str(node.args[0].meta["val"].shape):  # pyright: ignore
+    found = imp.dims(node.args[0], int(fx_dim or 0))
+    if len(found) == 2 and str(node.meta["val"].shape) == str(node.args[0].meta["val"].shape):
         return raw  # all rows
-    dim = imp.dim(node.args[0], int(fx_dim or 0))  # pyright: ignore
+    dim = imp.dim(node.args[0], int(fx_dim or 0))
     size = shape_of(raw)[dim]
     bounds = _bound(imp, start, size, 0), _bound(imp, stop, size, torch.iinfo(torch.int64).max)
-    return cut(imp, raw, dim, *bounds, int(step or 1))  # pyright: ignore
+    return cut(imp, raw, dim, *bounds, int(step or 1))
 
 
 @lowers("aten.select.int")
-def lower_select(imp: FxImporter, node: Node) -> SSAValue:
+def lower_select(imp: FxImporter, node: FxNode) -> SSAValue:
     value = imp.value(node.args[0])
-    dim, index = imp.dim(node.args[0], int(node.args[1])), imp.size(node.args[2])  # pyright: ignore
+    dim, index = imp.dim(node.args[0], int(node.args[1])), imp.size(node.args[2])
     size = shape_of(value)[dim]
     if isinstance(index, int) and index < 0 and isinstance(size, int):
         index += size
@@ -123,25 +123,25 @@ def _pieces(imp: FxImporter, value: SSAValue, sizes: Sequence[Dim], dim: int) ->
     "aten.split_with_sizes.default", "aten.split.Tensor", "aten.split.sizes", "aten.chunk.default",
     "aten.split_with_sizes_copy.default", "aten.split_copy.Tensor",
 )  # fmt: skip
-def lower_split(imp: FxImporter, node: Node) -> Result:
+def lower_split(imp: FxImporter, node: FxNode) -> Result:
     fx_dim: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    dim = imp.dim(node.args[0], fx_dim)  # pyright: ignore
+    dim = imp.dim(node.args[0], fx_dim)
     sizes = [imp.size(part.shape[fx_dim]) for part in node.meta["val"]]
     return _pieces(imp, imp.value(node.args[0]), sizes, dim)
 
 
 @lowers("aten.unbind.int")
-def lower_unbind(imp: FxImporter, node: Node) -> Result:
+def lower_unbind(imp: FxImporter, node: FxNode) -> Result:
     value = imp.value(node.args[0])
-    dim = imp.dim(node.args[0], int(node.args[1]) if len(node.args) > 1 else 0)  # pyright: ignore
+    dim = imp.dim(node.args[0], int(node.args[1]) if len(node.args) > 1 else 0)
     pieces = _pieces(imp, value, [1] * len(node.meta["val"]), dim)
     return [imp.reshape(p, imp.sizes(node, i)) for i, p in enumerate(pieces)]
 
 
-def lower_getitem(imp: FxImporter, node: Node) -> Result:
-    source = imp.env[node.args[0]]  # pyright: ignore
+def lower_getitem(imp: FxImporter, node: FxNode) -> Result:
+    source = imp.env[node.args[0]]
     if isinstance(source, tuple | list):
-        return source[int(node.args[1])]  # pyright: ignore
+        return source[int(node.args[1])]
     return source  # operators of several results of which only the first is lowered
 
 
@@ -149,29 +149,29 @@ LOWERINGS[str(operator.getitem)] = lower_getitem
 
 
 @lowers("aten.cat.default")
-def lower_cat(imp: FxImporter, node: Node) -> SSAValue:
+def lower_cat(imp: FxImporter, node: FxNode) -> SSAValue:
     fx_dim: Any = node.args[1] if len(node.args) > 1 else 0
-    nodes: Any = [x for x in node.args[0] if tuple(x.meta["val"].shape) != (0,)]  # pyright: ignore
+    nodes: Any = [x for x in node.args[0] if tuple(x.meta["val"].shape) != (0,)]
     values = [imp.cast(imp.value(x), imp.element(node)) for x in nodes]
     return values[0] if len(values) == 1 else imp.emit(graph.ConcatOp(values, imp.dim(nodes[0], fx_dim)))
 
 
 @lowers("aten.stack.default")
-def lower_stack(imp: FxImporter, node: Node) -> SSAValue:
+def lower_stack(imp: FxImporter, node: FxNode) -> SSAValue:
     shape = list(imp.sizes(node))
-    dim = imp.dim(node, int(node.args[1]) if len(node.args) > 1 else 0)  # pyright: ignore
+    dim = imp.dim(node, int(node.args[1]) if len(node.args) > 1 else 0)
     shape[dim] = 1
-    values = [imp.reshape(imp.cast(imp.value(x), imp.element(node)), shape) for x in node.args[0]]  # pyright: ignore
+    values = [imp.reshape(imp.cast(imp.value(x), imp.element(node)), shape) for x in node.args[0]]
     return imp.emit(graph.ConcatOp(values, dim))
 
 
 @lowers("aten.repeat.default")
-def lower_repeat(imp: FxImporter, node: Node) -> SSAValue:
+def lower_repeat(imp: FxImporter, node: FxNode) -> SSAValue:
     """Copies along a dimension of size 1; other repetitions interleave a new dimension."""
     value = imp.value(node.args[0])
-    if any(imp.is_rows(d) for d in node.args[0].meta["val"].shape):  # pyright: ignore
+    if any(imp.is_rows(d) for d in node.args[0].meta["val"].shape):
         raise imp.unsupported("repeating a flattened batch")
-    counts = [imp.size(x) for x in node.args[1]]  # pyright: ignore
+    counts = [imp.size(x) for x in node.args[1]]
     shape = [1] * (len(counts) - len(shape_of(value))) + list(shape_of(value))
     if all(c == 1 or s == 1 for c, s in zip(counts, shape, strict=True)):
         return imp.broadcast(imp.reshape(value, shape), imp.sizes(node))
@@ -185,7 +185,7 @@ def lower_repeat(imp: FxImporter, node: Node) -> SSAValue:
     "aten.full_like.default", "aten.zeros_like.default", "aten.ones_like.default", "aten.new_ones.default",
     "aten.new_zeros.default", "aten.new_full.default",
 )  # fmt: skip
-def lower_full(imp: FxImporter, node: Node) -> SSAValue:
+def lower_full(imp: FxImporter, node: FxNode) -> SSAValue:
     match str(node.target).split(".")[1].removeprefix("new_").removesuffix("_like"):
         case "zeros":
             fill: Any = 0
@@ -204,17 +204,17 @@ def lower_full(imp: FxImporter, node: Node) -> SSAValue:
     "aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default",
     "aten.empty_permuted.default",
 )  # fmt: skip
-def lower_empty(imp: FxImporter, node: Node) -> SSAValue:
+def lower_empty(imp: FxImporter, node: FxNode) -> SSAValue:
     """Uninitialized memory, which the model is about to overwrite: zeros."""
     return imp.broadcast(imp.scalar(0, imp.element(node)), imp.sizes(node))
 
 
 @lowers("aten.slice_scatter.default")
-def lower_slice_scatter(imp: FxImporter, node: Node) -> SSAValue:
+def lower_slice_scatter(imp: FxImporter, node: FxNode) -> SSAValue:
     """``value`` with ``value[…, start:stop, …]`` replaced."""
     value, part = imp.value(node.args[0]), imp.value(node.args[1])
     fx_dim, start, stop, step = (*node.args[2:], *(None,) * 4)[:4]
-    dim = imp.dim(node.args[0], int(fx_dim or 0))  # pyright: ignore
+    dim = imp.dim(node.args[0], int(fx_dim or 0))
     size = shape_of(value)[dim]
     a, b = _bound(imp, start, size, 0), _bound(imp, stop, size, torch.iinfo(torch.int64).max)
     if step not in (None, 1):
@@ -226,7 +226,7 @@ def lower_slice_scatter(imp: FxImporter, node: Node) -> SSAValue:
 
 
 @lowers("aten.arange.start_step", "aten.arange.default", "aten.arange.start")
-def lower_arange(imp: FxImporter, node: Node) -> SSAValue:
+def lower_arange(imp: FxImporter, node: FxNode) -> SSAValue:
     name = str(node.target).split(".")[2]
     start: Any = 0 if name == "default" else node.args[0]
     step: Any = node.args[2] if len(node.args) > 2 else 1
@@ -243,7 +243,7 @@ def lower_arange(imp: FxImporter, node: Node) -> SSAValue:
 
 
 @lowers("aten.index.Tensor")
-def lower_index(imp: FxImporter, node: Node) -> SSAValue:
+def lower_index(imp: FxImporter, node: FxNode) -> SSAValue:
     """Rows of a table by an index tensor."""
     value = imp.value(node.args[0])
     indices: Any = node.args[1]
@@ -261,22 +261,22 @@ def _matches(imp: FxImporter, index: SSAValue, size: int) -> SSAValue:
     return imp.emit(graph.binary("eq", ids, imp.emit(graph.IotaOp((size,), 0))))
 
 
-def _last_size(imp: FxImporter, node: Node) -> int:
+def _last_size(imp: FxImporter, node: FxNode) -> int:
     """The size of the last dimension, along which alone the operator must work."""
     source, dim = node.args[0], node.args[2 if "topk" in str(node.target) else 1]
-    shape = source.meta["val"].shape  # pyright: ignore
-    if int(dim) % len(shape) != len(shape) - 1 or not isinstance(shape[-1], int):  # pyright: ignore
+    shape = source.meta["val"].shape
+    if int(dim) % len(shape) != len(shape) - 1 or not isinstance(shape[-1], int):
         raise imp.unsupported("the operator along another dimension than the last")
     return shape[-1]
 
 
 @lowers("aten.topk.default")
-def lower_topk(imp: FxImporter, node: Node) -> Result:
+def lower_topk(imp: FxImporter, node: FxNode) -> Result:
     """The k largest of the last dimension and their places: k times the first maximum, then without it."""
     if len(node.args) > 3 and not node.args[3]:
         raise imp.unsupported("the smallest elements")
-    rest, count = imp.value(node.args[0]), int(node.args[1])  # pyright: ignore
-    size = node.args[0].meta["val"].shape[-1]  # pyright: ignore
+    rest, count = imp.value(node.args[0]), int(node.args[1])
+    size = node.args[0].meta["val"].shape[-1]
     if len(node.args) > 2:
         size = _last_size(imp, node)
     last = len(shape_of(rest)) - 1
@@ -297,10 +297,10 @@ def lower_topk(imp: FxImporter, node: Node) -> Result:
 
 
 @lowers("aten.max.dim")
-def lower_max(imp: FxImporter, node: Node) -> Result:
+def lower_max(imp: FxImporter, node: FxNode) -> Result:
     """The maximum along a dimension, and its place in the last one if anyone asks."""
     value = imp.value(node.args[0])
-    dim = imp.dim(node.args[0], int(node.args[1]))  # pyright: ignore
+    dim = imp.dim(node.args[0], int(node.args[1]))
     keep = bool(node.args[2]) if len(node.args) > 2 else False
     best = imp.emit(graph.ReduceOp(value, "max", [dim], True))
     found = imp.reshape(best, imp.sizes(node, 0))
@@ -314,7 +314,7 @@ def lower_max(imp: FxImporter, node: Node) -> Result:
 
 
 @lowers("aten.gather.default")
-def lower_gather(imp: FxImporter, node: Node) -> SSAValue:
+def lower_gather(imp: FxImporter, node: FxNode) -> SSAValue:
     """Elements of the last dimension by index: the sum of the one that matches."""
     size = _last_size(imp, node)
     value, index = imp.value(node.args[0]), imp.value(node.args[2])
@@ -326,7 +326,7 @@ def lower_gather(imp: FxImporter, node: Node) -> SSAValue:
 
 
 @lowers("aten.scatter.value", "aten.scatter.src")
-def lower_scatter(imp: FxImporter, node: Node) -> SSAValue:
+def lower_scatter(imp: FxImporter, node: FxNode) -> SSAValue:
     """The last dimension with the elements at some indices replaced."""
     size = _last_size(imp, node)
     value, matches = imp.value(node.args[0]), _matches(imp, imp.value(node.args[2]), size)
@@ -341,12 +341,12 @@ def lower_scatter(imp: FxImporter, node: Node) -> SSAValue:
 
 
 @lowers("aten.constant_pad_nd.default")
-def lower_pad(imp: FxImporter, node: Node) -> SSAValue:
+def lower_pad(imp: FxImporter, node: FxNode) -> SSAValue:
     value = imp.value(node.args[0])
-    if any(imp.is_rows(d) for d in node.args[0].meta["val"].shape):  # pyright: ignore
+    if any(imp.is_rows(d) for d in node.args[0].meta["val"].shape):
         raise imp.unsupported("padding a flattened batch")
-    amounts = [int(p) for p in node.args[1]]  # pyright: ignore
-    fill = float(node.args[2]) if len(node.args) > 2 else 0.0  # pyright: ignore
+    amounts = [int(p) for p in node.args[1]]
+    fill = float(node.args[2]) if len(node.args) > 2 else 0.0
     rank = len(shape_of(value))
     low, high = [0] * rank, [0] * rank
     for i, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):

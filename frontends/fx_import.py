@@ -20,15 +20,17 @@ from npuc.ir.shapes import Dim, same_shape
 from torch import Tensor
 from torch.fx import Node
 from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
-from xdsl.builder import Builder, InsertPoint
+from xdsl.builder import Builder
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, StringAttr, TensorType
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.ir.affine import AffineExpr
+from xdsl.rewriter import InsertPoint
 from xdsl.utils.exceptions import VerifyException
 
 MAX_CONSTANT = 1 << 22  # elements of a dense attribute
 
 
+FxNode = Any  # torch.fx.Node, whose arguments have no static types
 Result = SSAValue | tuple[SSAValue, ...] | list[SSAValue]
 Lowering = Callable[["FxImporter", Node], Result]
 LOWERINGS: dict[str, Lowering] = {}
@@ -187,7 +189,7 @@ class FxImporter:
     def scalar(self, value: float | int | bool, element: Attribute) -> SSAValue:
         """A rank-0 constant."""
         number = float(value) if torch_dtype(element).is_floating_point else int(value)
-        kind = TensorType(element, [])
+        kind: Any = TensorType(element, [])
         return self.emit(graph.ConstantOp(DenseIntOrFPElementsAttr.from_list(kind, [number])))
 
     def dense(self, values: Tensor) -> SSAValue:
@@ -200,7 +202,7 @@ class FxImporter:
             raise self.unsupported("a constant of the model has no values")
         if values.numel() > MAX_CONSTANT:
             raise self.unsupported(f"a constant of shape {list(values.shape)} is too large for the IR")
-        kind = TensorType(element_type(values.dtype), list(values.shape))
+        kind: Any = TensorType(element_type(values.dtype), list(values.shape))
         plain = values.reshape(-1).float() if values.dtype.is_floating_point else values.reshape(-1).long()
         numbers = plain.tolist()
         numbers = numbers[:1] if numbers and len(set(map(repr, numbers))) == 1 else numbers
@@ -232,7 +234,7 @@ class FxImporter:
     def is_rows(self, size: Any) -> bool:
         """Whether a size is the product batch · seq."""
         expr = size.node.expr if isinstance(size, torch.SymInt) else size
-        factors = expr.args if isinstance(expr, sympy.Mul) else ()
+        factors: Any = expr.args if isinstance(expr, sympy.Mul) else ()
         return {self.symbols.get(f) for f in factors} == {BATCH, SEQ} and len(factors) == 2
 
     def dims(self, node: Node, *dims: int) -> list[int]:

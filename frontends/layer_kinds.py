@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,7 +97,7 @@ def _split(tree: Any) -> tuple[list[Any], list[Tensor], pytree.TreeSpec]:
 
 def find_layer_lists(model: nn.Module) -> list[str]:
     """Paths of the outermost module lists that hold repeated layers."""
-    no_split = set(getattr(model, "_no_split_modules", None) or ())
+    no_split: set[str] = set(getattr(model, "_no_split_modules", None) or ())
     found: list[str] = []
     for path, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or not len(module):
@@ -148,8 +148,8 @@ def _signatures(layers: Sequence[nn.Module], config: Any) -> list[str]:
     counting = {
         key
         for key, value in facts[0].items()
-        if value == 0
-        and not isinstance(value, bool)
+        if type(value) is int
+        and value == 0
         and len(layers) > 1
         and all(f.get(key) == i for i, f in enumerate(facts))
     }
@@ -180,7 +180,7 @@ class Layers:
             self._members += [(path, i, m, t) for i, (m, t) in enumerate(zip(layers, texts, strict=True))]
 
     @contextmanager
-    def _hooked(self, wrap: Callable[[str, int, nn.Module, str], Callable[..., Any]]) -> Iterator[None]:
+    def _hooked(self, wrap: Callable[[str, int, nn.Module, str], Callable[..., Any]]) -> Generator[None]:
         try:
             for path, index, module, text in self._members:
                 module.forward = wrap(path, index, module, text)
@@ -190,7 +190,7 @@ class Layers:
                 module.__dict__.pop("forward", None)
 
     @contextmanager
-    def discovering(self) -> Iterator[None]:
+    def discovering(self) -> Generator[None]:
         """Layers of a new kind run, others only return tensors of the right shapes."""
 
         def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
@@ -200,7 +200,7 @@ class Layers:
             yield
 
     @contextmanager
-    def opaque(self) -> Iterator[None]:
+    def opaque(self) -> Generator[None]:
         """Every layer call becomes ``npuc::layer``; the calls are those of the discovery, in order."""
         calls = iter(self.calls)
 

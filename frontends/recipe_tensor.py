@@ -22,8 +22,10 @@ class RecipeTensor(Tensor):
     recipe: DictionaryAttr
 
     @staticmethod
-    def __new__(cls, source: DictionaryAttr, shape: Sequence[int], dtype: torch.dtype) -> RecipeTensor:
-        made = torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device="cpu")
+    def __new__(
+        cls: type[RecipeTensor], source: DictionaryAttr, shape: Sequence[int], dtype: torch.dtype
+    ) -> RecipeTensor:
+        made = torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device=torch.device("cpu"))
         made.recipe = source
         return made
 
@@ -92,7 +94,8 @@ def _split(results: Sequence[Tensor], args: Any) -> list[DictionaryAttr]:
 
 
 def _slice(result: Tensor, args: Any) -> DictionaryAttr:
-    _, dim, start, _, step = (*args, *(0, 0, None, 1)[len(args) - 1 :])
+    padded: tuple[Any, ...] = (*args, *(0, 0, None, 1)[len(args) - 1 :])
+    _, dim, start, _, step = padded
     if step != 1:
         raise UserError(
             "unsupported-conversion", f"a conversion of the checkpoint takes every {step}th element"

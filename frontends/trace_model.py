@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
+from torch.utils._pytree import tree_leaves
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 # Example sizes: primes that no configuration has by chance, so that a size tells which symbol it is.
@@ -68,7 +69,8 @@ def model_class(config: Any) -> type[Any]:
         UserError: when transformers has no such class.
     """
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        return found[0] if isinstance(found, tuple) else found
     names = config.architectures or []
     for name in names:
         if hasattr(transformers, name):
@@ -169,14 +171,15 @@ class _Body(nn.Module):
         with tracing(positions, probe.shape[0]):
             args, kwargs = self.kind.arguments(tensors, TraceCache())
             out = self.layer(*args, **kwargs)
-        results = [x for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, Tensor)]
+        results = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         return [results[i] for i in self.kind.outputs]
 
 
 @contextmanager
-def _marking_head(model: nn.Module) -> Iterator[None]:
+def _marking_head(model: nn.Module) -> Generator[None]:
     """Marks what enters the output embedding, the point up to which every row is needed."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find: Any = getattr(model, "get_output_embeddings", lambda: None)
+    head: nn.Module | None = find()
     if head is None:
         yield
         return
@@ -188,16 +191,16 @@ def _marking_head(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def _restored(model: nn.Module) -> Generator[None]:
     """Puts module attributes back that a run without data replaces (caches of frequencies)."""
-    saved = [(m, dict(vars(m)), dict(m._buffers)) for m in model.modules()]
+    saved = [(m, dict(vars(m)), dict(m.__dict__["_buffers"])) for m in model.modules()]
     try:
         yield
     finally:
         for module, attributes, buffers in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)
-            module._buffers.update(buffers)
+            module.__dict__["_buffers"].update(buffers)
 
 
 def _sizes(*names: str) -> tuple[int, ...]:
@@ -212,7 +215,9 @@ def export_program(wrapper: nn.Module, inputs: list[Tensor], where: str) -> Expo
     names = list(inspect.signature(wrapper.forward).parameters)
     variadic = len(names) < len(inputs)
     dynamic = {names[0]: shapes[0], names[1]: tuple(shapes[1:])} if variadic else tuple(shapes)
-    sizes_of_one = symbolic_config.patch(backed_size_oblivious=True)  # no guards against sizes of 1
+    sizes_of_one: Any = symbolic_config.patch(  # pyright: ignore[reportAttributeAccessIssue]
+        backed_size_oblivious=True
+    )  # no guards against sizes of 1
     with _reporting(where), warnings.catch_warnings(), torch.no_grad(), sizes_of_one:
         warnings.simplefilter("ignore")
         program = torch.export.export(wrapper, tuple(inputs), dynamic_shapes=dynamic, strict=False)
@@ -222,12 +227,12 @@ def export_program(wrapper: nn.Module, inputs: list[Tensor], where: str) -> Expo
 @cache
 def _decompositions() -> dict[Any, Any]:
     """torch's table to core ATen, without the operators that the graph dialect has itself."""
-    table = torch.export.default_decompositions()
+    table: dict[Any, Any] = dict(torch.export.default_decompositions().items())
     return {op: f for op, f in table.items() if op._schema.name.removeprefix("aten::") not in _KEPT}
 
 
 @contextmanager
-def _reporting(where: str) -> Iterator[None]:
+def _reporting(where: str) -> Generator[None]:
     """Turns whatever a model or torch.export raises into one error that the user sees."""
     try:
         yield

@@ -7,7 +7,7 @@ They have shapes (fake implementations) and no kernels: they are never executed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -255,7 +255,7 @@ def experts(module: Any, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 @contextmanager
-def additive_masks() -> Iterator[None]:
+def additive_masks() -> Generator[None]:
     """Lets the implementation ``eager`` build its masks from positions too."""
     ALL_MASK_ATTENTION_FUNCTIONS["eager"] = additive
     try:
@@ -265,7 +265,7 @@ def additive_masks() -> Iterator[None]:
 
 
 @contextmanager
-def tracing(positions: Tensor | None, ctx: Any) -> Iterator[None]:
+def tracing(positions: Tensor | None, ctx: Any) -> Generator[None]:
     """Sets what the hooks need to know while a model runs."""
     previous = STATE.positions, STATE.ctx
     STATE.positions, STATE.ctx = positions, ctx

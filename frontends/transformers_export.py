@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import sympy
 import torch
@@ -184,7 +185,7 @@ class ModuleImporter:
         spec = next(s for s in traced.program.graph_signature.input_specs if s.arg.name == node.name)
         target = spec.target or node.name
         if spec.kind is InputKind.CONSTANT_TENSOR:
-            return imp.dense(traced.program.constants[target])
+            return imp.dense(cast(torch.Tensor, traced.program.constants[target]))
         name = target.removeprefix(traced.strip + ".")
         path = f"{traced.prefix}.{name}" if traced.prefix else name
         if spec.kind is InputKind.BUFFER and not spec.persistent:

@@ -64,6 +64,7 @@ def _tensor(source: TensorSource, where: str) -> Any:
 
 def _converted(model: nn.Module, target: str, conversion: WeightConverter, where: str) -> dict[str, Recipe]:
     """The parameters that one conversion gives."""
+    results: dict[str, Any]
     try:
         results = conversion.convert(target, model=model, config=model.config)
     except UserError:

@@ -271,7 +271,7 @@ class WeightReader:
 
     def evaluate(self, source: DictionaryAttr) -> Tensor:
         """The values of a recipe, in the file's type."""
-        entries: dict[str, Any] = source.data
+        entries: Any = source.data
         if "op" not in entries:
             return read(self.root, self._range(entries))
         op = entries["op"].data

@@ -279,8 +279,8 @@ def _constant(op: graph.ConstantOp, args: list[Tensor], shape: tuple[int, ...]) 
 
 def dense_tensor(value: DenseIntOrFPElementsAttr) -> Tensor:
     """The values of a dense attribute."""
-    kind = value.get_type()
-    dtype = torch_type(kind.get_element_type())
+    kind = value.type
+    dtype = torch_type(kind.element_type)
     numbers = torch.tensor(
         list(value.get_values()), dtype=torch.float32 if dtype.is_floating_point else dtype
     )
@@ -323,7 +323,8 @@ def _linear(op: graph.LinearOp, args: list[Tensor], shape: tuple[int, ...]) -> T
 
 def _attention(op: graph.AttentionOp, args: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     mask = args[3] if len(args) > 3 else None
-    return kernels.attention(*args[:3], mask, op.scale.value.data, op.softcap.value.data)
+    query, keys, values = args[:3]
+    return kernels.attention(query, keys, values, mask, op.scale.value.data, op.softcap.value.data)
 
 
 EVALUATE: Mapping[type[Operation], Callable[..., Tensor]] = {
@@ -344,10 +345,14 @@ EVALUATE: Mapping[type[Operation], Callable[..., Tensor]] = {
     graph.SliceOp: _slice,
     graph.PadOp: _pad,
     graph.ConcatOp: lambda op, args, shape: torch.cat(args, op.dim.value.data),
-    graph.RmsNormOp: lambda op, args, shape: kernels.rms_norm(*args, op.eps.value.data, op.offset.value.data),
+    graph.RmsNormOp: lambda op, args, shape: kernels.rms_norm(
+        args[0], args[1], op.eps.value.data, op.offset.value.data
+    ),
     graph.LayerNormOp: _layer_norm,
-    graph.RopeOp: lambda op, args, shape: kernels.rope(*args, bool(op.interleaved.value.data)),
-    graph.GatedOp: lambda op, args, shape: kernels.gated(*args, op.activation.data),
+    graph.RopeOp: lambda op, args, shape: kernels.rope(
+        args[0], args[1], args[2], bool(op.interleaved.value.data)
+    ),
+    graph.GatedOp: lambda op, args, shape: kernels.gated(args[0], args[1], op.activation.data),
     graph.AttentionOp: _attention,
     graph.SelectRowsOp: lambda op, args, shape: args[0],
     graph.RelayoutOp: lambda op, args, shape: args[0],

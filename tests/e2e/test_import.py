@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -148,7 +149,7 @@ SMALL = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
     "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None, "attention_dropout": 0.0,
 }  # fmt: skip
-FAMILIES: dict[str, tuple[str, dict]] = {
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "llama3-rope": (
         "LlamaConfig",
@@ -232,7 +233,7 @@ FAMILIES: dict[str, tuple[str, dict]] = {
 }  # fmt: skip
 
 
-def save_random(config_name: str, options: dict, folder: Path) -> None:
+def save_random(config_name: str, options: dict[str, Any], folder: Path) -> None:
     """Saves a model of random weights, biases and norm weights among them."""
     config_class = getattr(transformers, config_name)
     common = {k: v for k, v in SMALL.items() if config_name != "GPT2Config" or "size" not in k}

@@ -76,7 +76,7 @@ def test_unknown_architecture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [{"hidden_size": "x"}, {"rms_norm_eps": [1]}])
-def test_bad_values(values: dict, tmp_path: Path) -> None:
+def test_bad_values(values: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         _ = open_checkpoint(folder(tmp_path, {"model_type": "llama"} | values)).config
     assert caught.value.kind == "bad-config"

@@ -183,7 +183,9 @@ def test_tied_weights_that_differ_are_not_tied(llama: Path, tmp_path: Path) -> N
     assert "lm_head.weight" not in declared(import_model(tmp_path))
 
 
-def changed(folder: Path, target: Path, change: Callable[[dict], None], config: dict | None = None) -> Path:
+def changed(
+    folder: Path, target: Path, change: Callable[[dict[str, Any]], Any], config: dict[str, Any] | None = None
+) -> Path:
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     change(tensors)
     safetensors.torch.save_file(tensors, target / "model.safetensors")

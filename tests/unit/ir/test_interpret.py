@@ -9,11 +9,12 @@ from npuc.ir.errors import UserError
 from npuc.ir.graph import BATCH, CTX, SEQ, tensor_type
 from npuc.ir.interpret import Caches, Runtime, interpret
 from torch import Tensor
-from xdsl.builder import Builder, InsertPoint
+from xdsl.builder import Builder
 from xdsl.dialects import test
 from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, TensorType, f32, i32
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
 
 
 class Weights:
