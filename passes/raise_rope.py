@@ -73,6 +73,9 @@ class _RaiseRope(RewritePattern):
                 if x is None or x not in plain.operands:
                     continue
                 cos = plain.rhs if plain.lhs is x else plain.lhs
+                whole = (*graph.shape_of(cos)[:-1], graph.shape_of(x)[-1])
+                if not graph.shape_of(cos) == graph.shape_of(sin) == whole:
+                    continue
                 tables = _table(cos, rewriter), _table(sin, rewriter)
                 if tables[0] is None or tables[1] is None:
                     continue
