@@ -8,6 +8,7 @@ from math import prod
 from npuc.ir import graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.buckets import Bucket, parse_bucket
+from npuc.passes.rewriting import take_attributes
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IntegerAttr, ModuleOp, StringAttr, TensorType
@@ -167,6 +168,7 @@ def _head(
     selected = graph.SelectRowsOp(
         block.args[0], TensorType(hidden_type.element_type, (batch, 1 if last else rows, size))
     )
+    take_attributes(selected, marker)
     block.add_op(selected)
     mapping: dict[SSAValue, SSAValue] = {marker.result: selected.result}
     for op in ops:
