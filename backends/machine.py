@@ -202,14 +202,33 @@ def load_machine(path: str | Path) -> Machine:
     return build_machine(_read(Path(path)))
 
 
+def parse_machine(data: bytes, file: str) -> Machine:
+    """The machine of a description's bytes; `file` is named in errors.
+
+    Raises:
+        UserError: as `load_machine`.
+    """
+    return build_machine(_parse(data, file))
+
+
 def _read(path: Path) -> Description:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            "machine-description", f"cannot read it: {error}", where=str(path), remedy="check the path"
-        ) from None
-    return parse_description(text, str(path))
+        return _parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise _unreadable(error, str(path)) from None
+
+
+def _parse(data: bytes, file: str) -> Description:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(error, file) from None
+    return parse_description(text, file)
+
+
+def _unreadable(error: Exception, file: str) -> UserError:
+    message = f"cannot read it: {error}"
+    return UserError("machine-description", message, where=file, remedy="check the path")
 
 
 def build_machine(description: Description) -> Machine:

@@ -23,8 +23,8 @@ from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, pipeline_string
-from npuc.passes.target_option import machine_of
-from npuc.runtime.artifact import ArtifactWriter, rank_file
+from npuc.passes.target_option import is_description, machine_of
+from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, rank_file
 from npuc.runtime.manifest import (
     Cache,
     IoTensor,
@@ -144,7 +144,7 @@ def parse_ir(path: Path) -> ModuleOp:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
     except ParseError as error:
-        line = error.span.input.content.count("\n", 0, error.span.start) + 1
+        line = str(error.span.input.content).count("\n", 0, error.span.start) + 1
         raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=f"{path}:{line}") from error
     except VerifyException as error:
         raise UserError("bad-ir", f"does not verify: {error}", where=str(path)) from error
@@ -176,6 +176,8 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         weights.write(weight_writer)
         header = weight_writer.close()
         writer.copy_model_files(checkpoint.root)
+        if is_description(compilation.target):
+            writer.add_file(MACHINE_FILE, Path(compilation.target).read_bytes())
         manifest = _manifest(compilation, module, buckets, emitted, weights, header, checkpoint)
         written = writer.finish(manifest)
         compilation.phases.append(PhaseTime("emit", perf_counter() - emit_start))
@@ -204,13 +206,14 @@ def _manifest(
     checkpoint: Checkpoint,
 ) -> Manifest:
     regions = {name: Region(*pair) for name, pair in memory_map(module).items()}
+    described = is_description(compilation.target)
     return Manifest(
         npuc=npuc.__version__,
-        target=compilation.target,
+        target=machine_of(compilation.target).name if described else compilation.target,
         dtype={"float32": "f32", "bfloat16": "bf16"}[_string(module, "npuc.dtype")],
         source=_source(checkpoint),
         recipe=None,
-        pipeline=pipeline_string(compilation.target, buckets),
+        pipeline=pipeline_string(MACHINE_FILE if described else compilation.target, buckets),
         vocab_size=_integer(module, "npuc.vocab_size"),
         max_context=max(bucket.length for bucket in buckets),
         slots=max(bucket.batch for bucket in buckets),

@@ -8,6 +8,11 @@ from pathlib import Path
 from npuc.backends.machine import Machine
 
 
+def is_description(target: str) -> bool:
+    """Whether a target is given by the path of its machine description."""
+    return target.endswith(".npu")
+
+
 @cache
 def machine_of(target: str) -> Machine:
     """The machine of a target.
@@ -15,7 +20,7 @@ def machine_of(target: str) -> Machine:
     Raises:
         UserError: for an unknown target or a faulty description.
     """
-    if target.endswith(".npu"):
+    if is_description(target):
         from npuc.backends.machine import load_machine
 
         return load_machine(Path(target))

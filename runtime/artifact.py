@@ -1,6 +1,7 @@
 """Artifacts: directories with all that a model needs to run, written atomically and read with suspicion.
 
 artifact.json     the manifest (npuc.runtime.manifest), written last
+machine.npu       the machine description, where the target was given by one
 model/            configuration, generation configuration, tokenizer, chat template
 programs/         NAME.stage0.elf, one per bucket
 weights/          rank0.safetensors, packed for the target (npuc.runtime.weights)
@@ -15,9 +16,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from npuc.backends.machine import Machine, load_machine, parse_machine
+from npuc.backends.registry import load_target
 from npuc.ir.errors import UserError
 from npuc.runtime.json_schema import parse_json
 from npuc.runtime.manifest import (
@@ -51,6 +55,7 @@ MODEL_FILES = (
 )
 """What is copied from a checkpoint: data only, never code."""
 
+MACHINE_FILE = "machine.npu"
 MAX_JSON_BYTES = 64 << 20
 _KEY = ".key"
 
@@ -249,6 +254,16 @@ def placed_region(placement: WeightPlacement, size: int) -> Region:
     return Region(placement.address, placement.stride * (placement.count - 1) + size // placement.count)
 
 
+def machine_of_program(file: Path, target: str) -> Machine:
+    """The machine of a program's file: the one that the artifact around it describes, else its target.
+
+    Raises:
+        UserError: ``machine-description`` or ``unknown-target``.
+    """
+    described = file.resolve().parent.parent / MACHINE_FILE
+    return load_machine(described) if described.is_file() else load_target(target).machine
+
+
 class Artifact:
     """An artifact on disk, checked when opened.
 
@@ -345,6 +360,17 @@ class Artifact:
         if not isinstance(value, dict):
             raise UserError("bad-json", "the file holds no object", where=str(self.path / file))
         return value  # pyright: ignore[reportUnknownVariableType]
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine that the artifact is for: the one it describes, else the registered target.
+
+        Raises:
+            UserError: ``damaged-artifact``, ``machine-description`` or ``unknown-target``.
+        """
+        if any(entry.path == MACHINE_FILE for entry in self.manifest.files):
+            return parse_machine(self.read_file(MACHINE_FILE), str(self.path / MACHINE_FILE))
+        return load_target(self.manifest.target).machine
 
     @property
     def model_path(self) -> Path:

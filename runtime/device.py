@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 import torch
 from npuc.backends.elf import parse_program
 from npuc.ir.errors import UserError
-from npuc.passes.target_option import machine_of
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.element_types import element_type
 from npuc.runtime.manifest import Program, WeightPlacement
@@ -131,7 +130,7 @@ class SimulatorDevice:
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         self.manifest = artifact.manifest
-        machine = machine_of(self.manifest.target)
+        machine = artifact.machine
         end = max(region.end for region in self.manifest.memory.values())
         if end > machine.main.size:
             raise UserError(

@@ -30,13 +30,19 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     from npuc.backends.assembler import assemble_program
     from npuc.backends.elf import Program, read_program, write_program
     from npuc.passes.target_option import machine_of
+    from npuc.runtime.artifact import machine_of_program
 
-    original = read_program(arguments.like) if arguments.like else Program(arguments.target, b"")
+    if arguments.like:
+        original = read_program(arguments.like)
+        machine = machine_of_program(arguments.like, original.target)
+    else:
+        machine = machine_of(arguments.target)
+        original = Program(machine.name, b"")
     try:
         source = arguments.path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError("assembly", f"not UTF-8 text: {error.reason}", where=str(arguments.path)) from error
-    assembled = assemble_program(machine_of(original.target), source, str(arguments.path))
+    assembled = assemble_program(machine, source, str(arguments.path))
     # Locations are offsets into the text: they hold only where no command changed its length.
     lines = original.lines if len(assembled.text) == len(original.text) else []
     program = replace(original, text=assembled.text, symbols=assembled.symbols, lines=lines)

@@ -45,12 +45,12 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     """Disassemble."""
     from npuc.backends.assembler import disassemble
     from npuc.backends.elf import read_program
-    from npuc.passes.target_option import machine_of
+    from npuc.runtime.artifact import machine_of_program
 
     file = program_file(arguments.path, arguments.program)
     program = read_program(file)
     data: dict[str, object] = {"file": str(file), "target": program.target, "symbols": program.symbols}
     if arguments.syms:
         return Outcome(data, table([[f"{offset:08x}", name] for name, offset in program.symbols.items()]))
-    text = disassemble(machine_of(program.target), program.text, program.symbols, program.lines)
+    text = disassemble(machine_of_program(file, program.target), program.text, program.symbols, program.lines)
     return Outcome({**data, "text": text}, text.rstrip("\n"))

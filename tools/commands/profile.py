@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Profile."""
-    from npuc.passes.target_option import machine_of
     from npuc.runtime.artifact import Artifact
     from npuc.runtime.simulator import write_chrome_trace
     from npuc.tools.roofline import model_sizes
@@ -39,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         raise UserError(
             "no-program", "a trace is of one program", where="--trace", remedy=f"--program: {listed}"
         )
-    machine, sizes = machine_of(manifest.target), model_sizes(artifact.model_path)
+    machine, sizes = artifact.machine, model_sizes(artifact.model_path)
     timelines = [time_program(artifact, program, machine) for program in chosen]
     if arguments.trace is not None:
         write_chrome_trace(timelines, arguments.trace)
