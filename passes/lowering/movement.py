@@ -7,7 +7,8 @@ from math import prod
 
 from npuc.ir import graph, tile
 from npuc.ir.shapes import row_major_strides
-from npuc.passes.lowering.function import FunctionLowering, element_type
+from npuc.passes.constants import constant_of
+from npuc.passes.lowering.function import FunctionLowering, element_type, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense, reshape_strides
 from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import Block, SSAValue
@@ -62,6 +63,10 @@ def lower_concat(low: FunctionLowering, op: graph.ConcatOp) -> None:
     target, dim = low.fresh(op.result), op.dim.value.data
     if target.chunk:
         raise PassFailedException("lower-to-tile: graph.concat of sliced tensors has no lowering")
+    if len(set(op.inputs)) == 1:
+        _repeat(low, low.view(op.inputs[0]), target, dim)
+        low.define(op.result, target)
+        return
     position = 0
     for value in op.inputs:
         if 0 in graph.static_shape(value):
@@ -71,6 +76,20 @@ def lower_concat(low: FunctionLowering, op: graph.ConcatOp) -> None:
         low.emit.copy_view(view, part)
         position += view.shape[dim]
     low.define(op.result, target)
+
+
+def _repeat(low: FunctionLowering, view: View, target: View, dim: int) -> None:
+    """One tensor several times along a dimension, in one pass: each write may be small and in between."""
+    size, count = view.shape[dim], target.shape[dim] // view.shape[dim]
+    step = target.strides[dim]
+    once = replace(view, shape=_inserted(view.shape, dim, 1), strides=_inserted(view.strides, dim, 0))
+    shape = (*target.shape[:dim], count, size, *target.shape[dim + 1 :])
+    strides = _inserted(target.strides, dim, size * step)
+    low.emit.copy_view(once, replace(target, shape=shape, strides=strides))
+
+
+def _inserted(values: tuple[int, ...], at: int, value: int) -> tuple[int, ...]:
+    return (*values[:at], value, *values[at:])
 
 
 def lower_pad(low: FunctionLowering, op: graph.PadOp) -> None:
@@ -85,7 +104,7 @@ def lower_pad(low: FunctionLowering, op: graph.PadOp) -> None:
 def lower_constant(low: FunctionLowering, op: graph.ConstantOp) -> None:
     """A one-element constant used where no immediate fits: filled."""
     target = low.fresh(op.result)
-    value = low.scalar(op.result)
+    value = constant_of(op.result)
     assert value is not None
     low.emit.fill(target, value)
     low.define(op.result, target)
@@ -264,10 +283,12 @@ def lower_rope(low: FunctionLowering, op: graph.RopeOp) -> None:
     target = replace(stored, shape=x.shape, strides=(order[0], order[2], order[1], order[3]), size=size)
     product, turned = (low.emit.replicated((batch, heads, rows, rotated), f32) for _ in range(2))
     part = replace(x, shape=product.shape, size=rotated)
-    tables = [_over_heads(t) for t in (cos, sin)]
     step = tile.Step("mul", "operand")
-    low.emit.elementwise(product.shape, part, (step,), product, tables[0])
-    _turn(low, part, tables[1], turned, interleaved=bool(op.interleaved.value.data))
+    low.emit.elementwise(product.shape, part, (step,), product, _over_heads(cos))
+    interleaved = bool(op.interleaved.value.data)
+    signed = _over_heads(_signed(low, sin, interleaved=interleaved))
+    swapped, factor, result = (_pairs(view, interleaved=interleaved) for view in (part, signed, turned))
+    low.emit.elementwise(result.shape, _reversed(swapped, 4 if interleaved else 3), (step,), result, factor)
     low.emit.elementwise(
         product.shape, product, (tile.Step("add", "operand"),), replace(target, shape=product.shape), turned
     )
@@ -278,27 +299,35 @@ def lower_rope(low: FunctionLowering, op: graph.RopeOp) -> None:
     low.define(op.result, target)
 
 
+def _signed(low: FunctionLowering, sin: View, *, interleaved: bool) -> View:
+    """sin with the signs of rotate, which maps a pair (a, b) to (−b, a): first of a pair −sin, second sin.
+
+    One pass for both, since half a pair may be less than the memory writes at once: the mask keeps the first
+    elements, and −2 · sin + sin is exactly −sin.
+    """
+    signed = low.emit.replicated(sin.shape, f32)
+    stream, result = (_pairs(view, interleaved=interleaved) for view in (sin, signed))
+    pair = len(stream.shape) - (1 if interleaved else 2)
+    nest = nest_over(result.shape, stream=stream, operand=stream, out=result)
+    steps = (tile.Step("mul", "imm", -2.0), tile.Step("add", "operand"))
+    low.emit.emit_pass(nest, mask=tile.Limit(pair, 1), chain=steps)
+    return signed
+
+
+def _pairs(view: View, *, interleaved: bool) -> View:
+    """The last dimension split into pairs: [2, half], or [half, 2] where they are neighbours."""
+    half, step = view.shape[-1] // 2, view.strides[-1]
+    sizes, strides = ((half, 2), (2 * step, step)) if interleaved else ((2, half), (half * step, step))
+    return replace(view, shape=(*view.shape[:-1], *sizes), strides=(*view.strides[:-1], *strides))
+
+
+def _reversed(view: View, dim: int) -> View:
+    """The view with a dimension walked backwards."""
+    step = view.strides[dim]
+    strides = (*view.strides[:dim], -step, *view.strides[dim + 1 :])
+    return replace(view.moved((view.shape[dim] - 1) * step), strides=strides)
+
+
 def _over_heads(table: View) -> View:
-    """cos or sin [B, N, R] as [B, 1, N, R]."""
-    return replace(
-        table, shape=(table.shape[0], 1, *table.shape[1:]), strides=(table.strides[0], 0, *table.strides[1:])
-    )
-
-
-def _every(view: View, count: int, step: int) -> View:
-    """`count` elements of the last dimension, `step` apart."""
-    return replace(
-        view, shape=(*view.shape[:-1], count), strides=(*view.strides[:-1], step * view.strides[-1])
-    )
-
-
-def _turn(low: FunctionLowering, x: View, sin: View, turned: View, *, interleaved: bool) -> None:
-    """turned = rotate(x) · sin, where rotate maps the pair (a, b) to (−b, a)."""
-    half = x.shape[-1] // 2
-    shape = (*x.shape[:-1], half)
-    step, second = (2, 1) if interleaved else (1, half)
-    for target_at, source_at, sign in ((0, second, -1.0), (second, 0, 1.0)):
-        places = ((x, source_at), (sin, target_at), (turned, target_at))
-        views = [_every(v.moved(at * v.strides[-1]), half, step) for v, at in places]
-        steps = (tile.Step("mul", "imm", sign), tile.Step("mul", "operand"))
-        low.emit.elementwise(shape, views[0], steps, views[2], views[1])
+    """A table [batch, rows, size] for all heads: [batch, 1, rows, size]."""
+    return replace(table, shape=_inserted(table.shape, 1, 1), strides=_inserted(table.strides, 1, 0))
