@@ -21,7 +21,7 @@ _PUBLIC = {
     "UserError": "npuc.ir.errors",
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])
+__all__ = ["LLM", "SamplingParams", "UserError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -144,7 +144,7 @@ def parse_ir(path: Path) -> ModuleOp:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
     except ParseError as error:
-        line = str(error.span.input.content).count("\n", 0, error.span.start) + 1
+        line = text.encode()[: error.span.start].count(b"\n") + 1
         raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=f"{path}:{line}") from error
     except VerifyException as error:
         raise UserError("bad-ir", f"does not verify: {error}", where=str(path)) from error

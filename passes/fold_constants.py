@@ -45,7 +45,7 @@ class _FoldConstants(RewritePattern):
 
 @dataclass(frozen=True)
 class FoldConstantsPass(ModulePass):
-    """Replaces index lists, and elementwise and shape operations on constants, by constants (≤ 4,096 elements)."""
+    """Replaces index lists, and elementwise and shape operations on constants, by constants (≤ 4,096)."""
 
     name = "fold-constants"
 

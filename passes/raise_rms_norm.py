@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from npuc.ir import graph
+from npuc.passes.constants import constant_of
 from npuc.passes.rewriting import take_attributes
 from xdsl.context import Context
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import (
@@ -19,15 +19,6 @@ from xdsl.pattern_rewriter import (
 )
 
 MUL, ADD, RSQRT = graph.BINARY["mul"], graph.BINARY["add"], graph.UNARY["rsqrt"]
-
-
-def constant_of(value: SSAValue) -> float | None:
-    """The value of a one-element constant."""
-    owner = strip_casts(value).owner
-    if isinstance(owner, graph.ConstantOp) and prod(graph.static_shape(owner.result)) == 1:
-        assert isinstance(owner.value, DenseIntOrFPElementsAttr)
-        return float(next(iter(owner.value.get_values())))
-    return None
 
 
 def strip_casts(value: SSAValue) -> SSAValue:
@@ -54,7 +45,7 @@ def _normalized(value: SSAValue) -> tuple[SSAValue, float] | None:
         if not isinstance(rsqrt, RSQRT) or not isinstance(rsqrt.input.owner, ADD):
             continue
         total = rsqrt.input.owner
-        eps = constant_of(total.rhs)
+        eps = constant_of(strip_casts(total.rhs))
         mean = total.lhs.owner
         if eps is None or not isinstance(mean, graph.ReduceOp) or mean.kind.data != "mean":
             continue
@@ -73,7 +64,7 @@ def _weight(value: SSAValue) -> tuple[SSAValue, float] | None:
         return value, 0.0
     if isinstance(owner, ADD):
         for parameter, other in ((owner.lhs, owner.rhs), (owner.rhs, owner.lhs)):
-            constant = constant_of(other)
+            constant = constant_of(strip_casts(other))
             weight = strip_widening(parameter)
             if constant is not None and isinstance(weight.owner, graph.ParamOp):
                 return weight, constant

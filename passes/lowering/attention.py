@@ -133,7 +133,7 @@ def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
     at_once = shape.heads_at_once(low, element_bytes(query))
     outer, row = enter_rows(low)
     slot, end = runtime(low, "slot", row), runtime(low, "end", row)
-    caches = [_slot(low, symbol, part, slot) for part in ("key", "value")]
+    keys_at, values_at = (_slot(low, symbol, part, slot) for part in ("key", "value"))
     group: SSAValue | None = None
     if at_once < kv_heads:
         loop = tile.ForOp(kv_heads // at_once)
@@ -141,7 +141,7 @@ def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
         low.emit.block = loop.body.block
         group = loop.induction
     part = replace(shape, kv_heads=at_once)
-    _attend(low, op, part, (query, *caches, mask, target), (row, end, group))
+    _attend(low, op, part, (query, keys_at, values_at, mask, target), (row, end, group))
     low.emit.block = outer
     low.define(op.result, target)
 

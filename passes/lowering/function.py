@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 from npuc.ir import graph, tile
 from npuc.ir.tile import HostAttr, SlicedAttr, Step
@@ -12,7 +11,7 @@ from npuc.passes.assign_layouts import placement_of
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from npuc.passes.pack_weights import storage_type
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, MemRefType, StringAttr, TensorType
+from xdsl.dialects.builtin import MemRefType, StringAttr, TensorType
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -114,15 +113,6 @@ class FunctionLowering:
         }
         self.emit.emit_copy(Nest((slices, run), walks))
         return result
-
-    def scalar(self, value: SSAValue) -> float | None:
-        """The value of a one-element constant."""
-        owner = value.owner
-        if isinstance(owner, graph.ConstantOp) and prod(graph.static_shape(value)) == 1:
-            data = owner.value
-            assert isinstance(data, DenseIntOrFPElementsAttr)
-            return float(next(iter(data.get_values())))
-        return None
 
     def define(self, value: SSAValue, view: View | Deferred) -> None:
         """Records where a result lies."""

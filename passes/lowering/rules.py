@@ -8,6 +8,7 @@ from math import prod
 from npuc.ir import graph, tile
 from npuc.ir.tile import Limit, Step
 from npuc.passes.algorithms.chains import split_chain
+from npuc.passes.constants import constant_of
 from npuc.passes.lowering.elementwise import BINARY_STEP, UNARY_STEPS, constant_steps, imm, stash
 from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type, leading, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense
@@ -37,7 +38,7 @@ def lower_binary(low: FunctionLowering, op: graph.BinaryOp) -> None:
     """Two operands: a constant becomes an immediate, a tensor the second port."""
     name = op.name.removeprefix("graph.")
     for value, other, reversed_ in ((op.rhs, op.lhs, False), (op.lhs, op.rhs, True)):
-        constant = low.scalar(value)
+        constant = constant_of(value)
         steps = constant_steps(name, constant, reversed_) if constant is not None else None
         if steps is not None:
             low.define(op.result, _extended(low, other, op.result, steps))
@@ -56,7 +57,7 @@ def lower_gated(low: FunctionLowering, op: graph.GatedOp) -> None:
 
 def lower_where(low: FunctionLowering, op: graph.WhereOp) -> None:
     """Selection; branches that are constants are immediates."""
-    a, b = low.scalar(op.a), low.scalar(op.b)
+    a, b = constant_of(op.a), constant_of(op.b)
     if b is not None and a is None:
         low.define(op.result, _select(low, op.a, op.condition, op.result, b))
         return
