@@ -11,6 +11,7 @@ from npuc.ir.tile import HostAttr, SlicedAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.assign_layouts import placement_of
+from npuc.passes.rewriting import take_attributes
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -83,7 +84,7 @@ class _Packer:
             recipe, packed_shape = self._recipe(use.operation, use.index, op.result, shape)
             packed = self._packed(symbol, graph.element_of(op.result), recipe, packed_shape, layers)
             param = graph.ParamOp(packed.sym_name.data, _placed_type(op.result))
-            param.result.name_hint = op.result.name_hint
+            take_attributes(param, op)
             block = op.parent_block()
             assert block is not None
             block.insert_ops_before([param], op)

@@ -14,6 +14,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, SymbolRefAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class PlaceCachesPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         geometry = geometry_of(machine_of(self.target))
+        if not buckets_of(op):
+            raise PassFailedException("place-caches: the module has no buckets")
         batches, lengths = zip(*(_sizes(bucket) for bucket in buckets_of(op)), strict=True)
         users = _split_by_kind(op)
         offset = 0
