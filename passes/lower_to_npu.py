@@ -74,7 +74,7 @@ class _Program:
         for function in (*starts, *(f for f in functions if f not in starts)):
             block.add_ops(code[function])
         name = self.program.sym_name.data if self.program.sym_name is not None else "program"
-        for function in functions:
+        for function in [op for op in self.program.body.block.ops if isinstance(op, FuncOp)]:
             function.detach()
             function.erase()
         self.program.body.block.add_op(ProgramOp(name, Region(block)))

@@ -26,7 +26,7 @@ def calls_of(function: FuncOp) -> Iterator[tile.CallOp]:
 
 
 def callees_first(program: ModuleOp) -> list[FuncOp]:
-    """The program's functions, each after those that it calls.
+    """The functions that the program's entries reach, each after those that it calls.
 
     Raises:
         PassFailedException: for a recursive or unknown callee.
@@ -48,16 +48,24 @@ def callees_first(program: ModuleOp) -> list[FuncOp]:
         visiting.pop()
         done.append(functions[name])
 
-    for name in functions:
-        visit(name)
+    for entry in entries(program):
+        visit(entry.sym_name.data)
     return done
 
 
 def entries(program: ModuleOp) -> list[FuncOp]:
-    """The functions that nothing in the program calls: where the runtime starts it."""
+    """The public functions, where the runtime starts the program.
+
+    Raises:
+        PassFailedException: one of them is called.
+    """
     functions = [f for f in program.body.block.ops if isinstance(f, FuncOp)]
     called = {call.callee.string_value() for f in functions for call in calls_of(f)}
-    return [f for f in functions if f.sym_name.data not in called]
+    found = [f for f in functions if f.sym_visibility is None or f.sym_visibility.data != "private"]
+    for function in found:
+        if function.sym_name.data in called:
+            raise PassFailedException(f"@{function.sym_name.data} is public and called; make it private")
+    return found
 
 
 def buffer_bytes(machine: Machine, value: SSAValue | Attribute) -> int:

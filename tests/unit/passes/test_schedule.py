@@ -1,41 +1,19 @@
 """Hand-written tile modules, scheduled, encoded and run on the simulator, against the tile interpreter."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import tile_modules as modules
 import torch
 from npuc.ir.interpret import Runtime
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
-from npuc.ir.universe import load_pass
-from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.target_option import machine_of
 from npuc.runtime.simulator import Simulator
-from xdsl.context import Context
+from schedule_helpers import TOY, schedule
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
-TOY = str(Path(__file__).parents[2] / "toy" / "toy.npu")
 PLACES = {"rngd": ("hbm", "dm", "trf", 64), TOY: ("dram", "spm", "spm", 1)}
-PASSES = (
-    "select-commands",
-    "order-commands",
-    "multi-buffer",
-    "allocate-buffers",
-    "insert-sync",
-    "lower-to-npu",
-)
-
-
-def schedule(module: ModuleOp, target: str) -> EmittedProgram:
-    module.verify()
-    for name in PASSES:
-        options = {} if name == "multi-buffer" else {"target": target}
-        load_pass(name)(**options).apply(Context(), module)
-        module.verify()
-    (program,) = emit_programs(module, target)
-    return program
 
 
 def run(
