@@ -15,36 +15,56 @@ from xdsl.pattern_rewriter import PatternRewriter, PatternRewriteWalker, Rewrite
 MUL, ADD, NEG = graph.BINARY["mul"], graph.BINARY["add"], graph.UNARY["neg"]
 
 
-def _last_range(op: Operation, source: SSAValue) -> tuple[int, int] | None:
-    """start, stop of a slice of the last dimension of `source` alone."""
+def _last_range(op: Operation, source: SSAValue) -> tuple[int, int, int] | None:
+    """start, stop and step of a slice of the last dimension of `source` alone."""
     if not isinstance(op, graph.SliceOp) or op.input is not source:
         return None
     starts, stops, steps = (graph.ints(a) for a in (op.starts, op.stops, op.steps))
-    if any(starts[:-1]) or any(s != 1 for s in steps):
+    if any(starts[:-1]) or any(s != 1 for s in steps[:-1]):
         return None
     shape, result = graph.shape_of(op.input), graph.shape_of(op.result)
     if shape[:-1] != result[:-1] or not isinstance(shape[-1], int):
         return None
-    return starts[-1], shape[-1] if stops[-1] == -1 else stops[-1]
+    return starts[-1], shape[-1] if stops[-1] == -1 else stops[-1], steps[-1]
 
 
-def _rotated(value: SSAValue) -> SSAValue | None:
-    """x where value = concat(−x[…, half:], x[…, :half])."""
+def _rotated(value: SSAValue) -> tuple[SSAValue, bool] | None:
+    """x, and whether pairs are neighbours, where value holds (−b, a) for each pair (a, b) of x.
+
+    That is concat(−x[…, half:], x[…, :half]), or −x[…, 1::2] and x[…, ::2] stacked.
+    """
+    *lead, size = graph.shape_of(value)
+    if not isinstance(size, int):
+        return None
+    parts, interleaved = _joined(value), False
+    if parts is None and isinstance(value.owner, graph.ReshapeOp):
+        stacked = value.owner.input
+        parts = _joined(stacked) if graph.shape_of(stacked) == (*lead, size // 2, 2) else None
+        parts, interleaved = parts and (_unstacked(parts[0]), _unstacked(parts[1])), True
+    if parts is None or not isinstance(parts[0].owner, NEG) or not isinstance(parts[1].owner, graph.SliceOp):
+        return None
+    x = parts[1].owner.input
+    wanted = ((0, size, 2), (1, size, 2)) if interleaved else ((0, size // 2, 1), (size // 2, size, 1))
+    second = parts[0].owner.input.owner
+    found = _last_range(parts[1].owner, x), _last_range(second, x) if isinstance(second, Operation) else None
+    return (x, interleaved) if found == wanted else None
+
+
+def _joined(value: SSAValue) -> tuple[SSAValue, SSAValue] | None:
+    """The two values that are concatenated along the last dimension."""
     op = value.owner
     if not isinstance(op, graph.ConcatOp) or len(op.inputs) != 2:
         return None
-    negated, first = op.inputs
-    if not isinstance(negated.owner, NEG) or not isinstance(first.owner, graph.SliceOp):
-        return None
-    x = first.owner.input
-    size = graph.shape_of(x)[-1]
-    if not isinstance(size, int) or op.dim.value.data != len(graph.shape_of(x)) - 1:
-        return None
-    second = negated.owner.input.owner
-    if not isinstance(second, graph.SliceOp):
-        return None
-    halves = (_last_range(first.owner, x), _last_range(second, x))
-    return x if halves == ((0, size // 2), (size // 2, size)) else None
+    last = op.dim.value.data == len(graph.shape_of(value)) - 1
+    return (op.inputs[0], op.inputs[1]) if last else None
+
+
+def _unstacked(value: SSAValue) -> SSAValue:
+    """What was given a last dimension of 1."""
+    op = value.owner
+    if isinstance(op, graph.ReshapeOp) and (*graph.shape_of(op.input), 1) == graph.shape_of(value):
+        return op.input
+    return value
 
 
 def _table(value: SSAValue, rewriter: PatternRewriter) -> SSAValue | None:
@@ -69,9 +89,10 @@ class _RaiseRope(RewritePattern):
             return
         for plain, turned in ((op.lhs.owner, op.rhs.owner), (op.rhs.owner, op.lhs.owner)):
             for rotation, sin in ((turned.lhs, turned.rhs), (turned.rhs, turned.lhs)):
-                x = _rotated(rotation)
-                if x is None or x not in plain.operands:
+                found = _rotated(rotation)
+                if found is None or found[0] not in plain.operands:
                     continue
+                x, interleaved = found
                 cos = plain.rhs if plain.lhs is x else plain.lhs
                 whole = (*graph.shape_of(cos)[:-1], graph.shape_of(x)[-1])
                 if not graph.shape_of(cos) == graph.shape_of(sin) == whole:
@@ -79,7 +100,7 @@ class _RaiseRope(RewritePattern):
                 tables = _table(cos, rewriter), _table(sin, rewriter)
                 if tables[0] is None or tables[1] is None:
                     continue
-                rope = graph.RopeOp(x, tables[0], tables[1])
+                rope = graph.RopeOp(x, tables[0], tables[1], interleaved)
                 take_attributes(rope, op)
                 rewriter.replace(op, rope)
                 return
@@ -87,7 +108,7 @@ class _RaiseRope(RewritePattern):
 
 @dataclass(frozen=True)
 class RaiseRopePass(ModulePass):
-    """Replaces x · cos + concat(−x₂, x₁) · sin by `graph.rope`."""
+    """Replaces x · cos + (−x₂, x₁) · sin by `graph.rope`, for pairs of halves and of neighbours."""
 
     name = "raise-rope"
 

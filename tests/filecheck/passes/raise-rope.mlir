@@ -36,6 +36,23 @@ func.func @symbolic(%x : !x, %cos : !table, %sin : !table) -> !x {
   func.return %y : !x
 }
 
+// Neighbours are pairs: every second element negated, stacked with the others.
+// CHECK: func.func @neighbours
+func.func @neighbours(%x : tensor<1x4x3x8xf32>, %c : tensor<1x1x3x8xf32>, %s : tensor<1x1x3x8xf32>) -> tensor<1x4x3x8xf32> {
+  // CHECK: %y = graph.rope %x, %{{.*}}, %{{.*}} interleaved : tensor<1x4x3x8xf32>
+  %a = graph.mul %x, %c : tensor<1x4x3x8xf32>
+  %even = graph.slice %x [:, :, :, ::2] : tensor<1x4x3x4xf32>
+  %odd = graph.slice %x [:, :, :, 1::2] : tensor<1x4x3x4xf32>
+  %minus = graph.neg %odd : tensor<1x4x3x4xf32>
+  %first = graph.reshape %minus : tensor<1x4x3x4x1xf32>
+  %second = graph.reshape %even : tensor<1x4x3x4x1xf32>
+  %stacked = graph.concat %first, %second dim 4 : tensor<1x4x3x4x2xf32>
+  %turned = graph.reshape %stacked : tensor<1x4x3x8xf32>
+  %b = graph.mul %turned, %s : tensor<1x4x3x8xf32>
+  %y = graph.add %a, %b : tensor<1x4x3x8xf32>
+  func.return %y : tensor<1x4x3x8xf32>
+}
+
 // No rotation: the first half is negated instead of the second.
 // CHECK: func.func @other_half
 // CHECK-NOT: graph.rope
