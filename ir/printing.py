@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from io import StringIO
 
 from npuc.ir.graph import DimsAttr, WeightOp
@@ -18,6 +18,7 @@ from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     AnyFloat,
+    ArrayAttr,
     DenseIntOrFPElementsAttr,
     Float32Type,
     MemRefType,
@@ -38,19 +39,25 @@ class IRPrinter(Printer):
 
     Attributes:
         aliases: type → the name under which it is printed.
-        elide: replace weight sources and large constants by a note; such text is for reading only.
+        max_elements: dense attributes with more elements are replaced by a note; None prints all.
+        max_resource: lists of weight sources with more characters are replaced by a note; None prints all.
+        selected: the operations whose place in the text is wanted.
+        spans: the place of each selected operation in the text, from its first character to its last.
     """
 
     aliases: dict[Attribute, str] = field(default_factory=dict[Attribute, str])
-    elide: bool = False
+    max_elements: int | None = None
+    max_resource: int | None = None
+    selected: Callable[[Operation], bool] | None = None
+    spans: list[tuple[Operation, int, int]] = field(default_factory=list[tuple[Operation, int, int]])
 
     def print_attribute(self, attribute: Attribute) -> None:
         if isinstance(attribute, SHAPED) and attribute in self.aliases:
             self.print_string(self.aliases[attribute])
         elif (
-            self.elide
+            self.max_elements is not None
             and isinstance(attribute, DenseIntOrFPElementsAttr)
-            and len(attribute) > ELIDED_ELEMENTS
+            and len(attribute) > self.max_elements
         ):
             self.print_string("dense_resource<__elided__> : ")
             self.print_attribute(attribute.type)
@@ -66,10 +73,22 @@ class IRPrinter(Printer):
             super().print_float(value, type)
 
     def print_op(self, op: Operation) -> None:
-        if self.elide and isinstance(op, WeightOp):
-            op = op.clone()
-            op.attributes["sources"] = StringAttr(f"{len(op.sources)} elided")
-        super().print_op(op)
+        assert isinstance(self.stream, StringIO)
+        start = self.stream.tell()
+        long = isinstance(op, WeightOp) and self.max_resource is not None
+        super().print_op(_without_sources(op, self.max_resource or 0) if long else op)
+        if self.selected is not None and self.selected(op):
+            self.spans.append((op, start, self.stream.tell()))
+
+
+def _without_sources(op: Operation, limit: int) -> Operation:
+    """The weight, or a copy with a note in place of a list of sources longer than `limit` characters."""
+    sources = op.attributes["sources"]
+    if not isinstance(sources, ArrayAttr) or len(str(sources)) <= limit:
+        return op
+    op = op.clone()
+    op.attributes["sources"] = StringAttr(f"{len(sources)} elided")
+    return op
 
 
 def types_in(op: Operation) -> Iterator[Attribute]:
@@ -123,6 +142,52 @@ def choose_aliases(op: Operation) -> dict[Attribute, str]:
     return aliases
 
 
+@dataclass(frozen=True)
+class TextForm:
+    """How IR is printed.
+
+    Attributes:
+        generic: MLIR's generic form of every operation.
+        locations: print each operation's location.
+        aliases: name long types at the top.
+        max_elements: dense attributes with more elements are left out; None prints all.
+        max_resource: lists of weight sources with more characters are left out; None prints all.
+
+    What is printed with anything left out is for reading only.
+    """
+
+    generic: bool = False
+    locations: bool = False
+    aliases: bool = True
+    max_elements: int | None = None
+    max_resource: int | None = None
+
+
+ELIDED = TextForm(max_elements=ELIDED_ELEMENTS, max_resource=0)
+
+
+def print_with_spans(
+    op: Operation, form: TextForm, selected: Callable[[Operation], bool] | None = None
+) -> tuple[dict[str, str], str, list[tuple[Operation, int, int]]]:
+    """The aliases (name → type) of an operation's text, the text, and where selected operations are in it.
+
+    An operation's place is from its first character to its last; those inside of it come before it.
+    """
+    chosen = choose_aliases(op) if form.aliases else {}
+    printer = IRPrinter(
+        stream=StringIO(),
+        print_generic_format=form.generic,
+        print_debuginfo=form.locations,
+        aliases=chosen,
+        max_elements=form.max_elements,
+        max_resource=form.max_resource,
+        selected=selected,
+    )
+    printer.print_op(op)
+    assert isinstance(printer.stream, StringIO)
+    return {name: str(kind) for kind, name in chosen.items()}, printer.stream.getvalue(), printer.spans
+
+
 def print_ir(
     op: Operation,
     *,
@@ -130,6 +195,7 @@ def print_ir(
     locations: bool = False,
     elide: bool = False,
     aliases: bool = True,
+    form: TextForm | None = None,
 ) -> str:
     """An operation as text, ending in a newline.
 
@@ -139,14 +205,10 @@ def print_ir(
         locations: print each operation's location.
         elide: leave out weight sources and large constants; the text is then for reading only.
         aliases: name long types at the top.
+        form: all of the above in one; the others are not looked at then.
     """
-    chosen = choose_aliases(op) if aliases else {}
-    stream = StringIO()
-    for kind, name in chosen.items():
-        print(f"{name} = {kind}", file=stream)
-    printer = IRPrinter(
-        stream=stream, print_generic_format=generic, print_debuginfo=locations, aliases=chosen, elide=elide
-    )
-    printer.print_op(op)
-    print(file=stream)
-    return stream.getvalue()
+    if form is None:
+        elided = ELIDED if elide else TextForm()
+        form = replace(elided, generic=generic, locations=locations, aliases=aliases)
+    names, text, _ = print_with_spans(op, form)
+    return "".join([*(f"{name} = {kind}\n" for name, kind in names.items()), text, "\n"])
