@@ -129,6 +129,8 @@ class _Context:
             batch,
             length,
         )
+        if is_layer:
+            block.args[0].name_hint = "layer"
         arguments = block.args[len(lead) :]
         for original, argument in zip(function.body.block.args, arguments, strict=False):
             argument.name_hint = original.name_hint
@@ -238,7 +240,8 @@ def _lower_yield(low: FunctionLowering, op: graph.YieldOp) -> None:
     for value in op.values:
         view, destination = low.view(value), low.destinations[value]
         if view != destination:
-            low.emit.copy_view(view, destination)
+            with low.on_behalf_of(value):
+                low.emit.copy_view(view, destination)
 
 
 def _needs_buffer(user: Operation) -> bool:
@@ -257,7 +260,8 @@ def _lower_return(low: FunctionLowering, op: ReturnOp, destinations: list[SSAVal
     views = [low.view(value) for value in op.operands]
     for value, view, destination in zip(op.operands, views, destinations, strict=True):
         if view.buffer is not destination and not low.on_host(value):
-            low.emit.copy_view(view, _argument_view(destination, value.type))
+            with low.on_behalf_of(value):
+                low.emit.copy_view(view, _argument_view(destination, value.type))
     low.emit.add(ReturnOp())
 
 

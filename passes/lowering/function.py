@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from npuc.ir import graph, tile
@@ -56,14 +57,26 @@ class FunctionLowering:
         self.emit.module = module.data if isinstance(module, StringAttr) else ""
         self.emit.hint = op.results[0].name_hint if op.results else None
 
+    @contextmanager
+    def on_behalf_of(self, value: SSAValue) -> Generator[None, None, None]:
+        """Emits under the name and module of the operation that computes a value."""
+        module, hint = self.emit.module, self.emit.hint
+        if isinstance(value.owner, Operation):
+            self.begin(value.owner)
+        self.emit.hint = value.name_hint or hint
+        yield
+        self.emit.module, self.emit.hint = module, hint
+
     def view(self, value: SSAValue) -> View:
         """The tensor in a buffer, computing it now if it was deferred."""
         if value not in self.values and isinstance(value.owner, graph.ParamOp):
-            self.values[value] = self._load_param(value)
+            with self.on_behalf_of(value):
+                self.values[value] = self._load_param(value)
         found = self.values[value]
         if isinstance(found, Deferred):
-            target = self.fresh(value)
-            self.emit.elementwise(target.shape, found.stream, found.steps, target, found.operand)
+            with self.on_behalf_of(value):
+                target = self.fresh(value)
+                self.emit.elementwise(target.shape, found.stream, found.steps, target, found.operand)
             self.values[value] = found = target
         return found
 
