@@ -89,7 +89,7 @@ def test_every_program_of_a_module_is_emitted() -> None:
 
 def test_calls_of_unknown_labels_are_refused() -> None:
     found = program(LabelOp("last"), control("call", offset="nowhere"))
-    with pytest.raises(VerifyException, match="call of '?nowhere"):
+    with pytest.raises(VerifyException, match=r"call of '?nowhere"):
         found.verify()
     with pytest.raises(UserError, match="call of 'nowhere'"):
         instructions_of(machine_of("rngd"), found)
@@ -97,5 +97,5 @@ def test_calls_of_unknown_labels_are_refused() -> None:
 
 def test_a_label_stands_once() -> None:
     found = program(LabelOp("last"), LabelOp("last"), control("halt"))
-    with pytest.raises(VerifyException, match="label '?last'? stands 2 times"):
+    with pytest.raises(VerifyException, match=r"label '?last'? stands 2 times"):
         found.verify()
