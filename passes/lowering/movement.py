@@ -276,26 +276,24 @@ def lower_rope(low: FunctionLowering, op: graph.RopeOp) -> None:
     """x · cos + rotate(x) · sin on the rotated part; the rest of each head is moved unchanged."""
     x, cos, sin = low.view(op.input), low.view(op.cos), low.view(op.sin)
     batch, heads, rows, size = x.shape
-    rotated = cos.shape[-1]
+    rotated, interleaved = cos.shape[-1], bool(op.interleaved.value.data)
     # The result is stored [batch, rows, heads, size], as attention and the cache read it.
     stored = low.emit.replicated((batch, rows, heads, size), element_type(op.result))
     order = row_major_strides((batch, rows, heads, size))
     target = replace(stored, shape=x.shape, strides=(order[0], order[2], order[1], order[3]), size=size)
-    product, turned = (low.emit.replicated((batch, heads, rows, rotated), f32) for _ in range(2))
-    part = replace(x, shape=product.shape, size=rotated)
-    step = tile.Step("mul", "operand")
-    low.emit.elementwise(product.shape, part, (step,), product, _over_heads(cos))
-    interleaved = bool(op.interleaved.value.data)
-    signed = _over_heads(_signed(low, sin, interleaved=interleaved))
-    swapped, factor, result = (_pairs(view, interleaved=interleaved) for view in (part, signed, turned))
-    low.emit.elementwise(result.shape, _reversed(swapped, 4 if interleaved else 3), (step,), result, factor)
-    low.emit.elementwise(
-        product.shape, product, (tile.Step("add", "operand"),), replace(target, shape=product.shape), turned
-    )
+    product, turned = (low.emit.replicated(x.shape, f32) for _ in range(2))
     if rotated < size:
-        rest = (batch, heads, rows, size - rotated)
-        source = replace(x.moved(rotated * x.strides[-1]), shape=rest)
-        low.emit.copy_view(source, replace(target.moved(rotated), shape=rest))
+        low.emit.copy_view(x, product)
+    parts = [replace(v, shape=(batch, heads, rows, rotated), size=rotated) for v in (x, product, turned)]
+    step = tile.Step("mul", "operand")
+    low.emit.elementwise(parts[0].shape, parts[0], (step,), parts[1], _over_heads(cos))
+    signed = _over_heads(_signed(low, sin, interleaved=interleaved))
+    swapped, factor, result = (_pairs(v, interleaved=interleaved) for v in (parts[0], signed, parts[2]))
+    low.emit.elementwise(result.shape, _reversed(swapped, 4 if interleaved else 3), (step,), result, factor)
+    # A head is written at once: its rotated part alone may be less than the memory writes.
+    mask = tile.Limit(3, rotated) if rotated < size else None
+    nest = nest_over(x.shape, stream=turned, operand=product, out=target)
+    low.emit.emit_pass(nest, mask=mask, chain=(tile.Step("add", "operand"),))
     low.define(op.result, target)
 
 
