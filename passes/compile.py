@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import resource
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from npuc.ir.printing import print_ir
 from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
+from npuc.passes.instrumentation import Instrument
 from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, pipeline_string
 from npuc.passes.target_option import is_description, machine_of
 from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, rank_file
@@ -39,7 +39,6 @@ from npuc.runtime.weight_packing import ModuleWeights
 from npuc.runtime.weights import header_sha256
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
 from xdsl.parser import Parser
-from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import ParseError, VerifyException
 
 
@@ -54,7 +53,7 @@ class Compilation:
         compile_to: the last phase; `emit` makes an artifact.
         compile_from: IR at some phase to go on from; weights are still read from `model`.
         dump_dir: where the IR after each phase is written.
-        print_after_all: write the IR after each pass to stderr.
+        instruments: told of each pass.
         progress: told the name of each step as it begins.
     """
 
@@ -68,7 +67,7 @@ class Compilation:
     compile_to: str = "emit"
     compile_from: Path | None = None
     dump_dir: Path | None = None
-    print_after_all: bool = False
+    instruments: Sequence[Instrument] = ()
     progress: Callable[[str], None] | None = None
     phases: list[PhaseTime] = field(default_factory=list)
 
@@ -91,7 +90,7 @@ class Compilation:
             self._after_phase("import", module)
         buckets = self._chosen(module)
         until = "schedule" if self.compile_to == "emit" else self.compile_to
-        observer = Observer(self._after_phase, self._after_pass, self.progress)
+        observer = Observer(self._after_phase, self.progress, self.instruments)
         self.phases += lower(module, self.target, buckets, until=until, observer=observer)
         return module, buckets
 
@@ -125,11 +124,6 @@ class Compilation:
             self.dump_dir.mkdir(parents=True, exist_ok=True)
             (self.dump_dir / f"{PHASES.index(name) + 1}.{name}.mlir").write_text(print_ir(module))
 
-    def _after_pass(self, step: ModulePass, module: ModuleOp) -> None:
-        if self.print_after_all:
-            print(f"// -----// IR Dump After {step.name} //----- //", file=sys.stderr)
-            print(print_ir(module, elide=True), file=sys.stderr)
-
 
 def parse_ir(path: Path) -> ModuleOp:
     """A module from a file of textual IR.
@@ -139,12 +133,13 @@ def parse_ir(path: Path) -> ModuleOp:
     """
     try:
         text = path.read_text()
-        module = Parser(context(), text, str(path)).parse_module()
-        module.verify()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
+    try:
+        module = Parser(context(), text, str(path)).parse_module()
+        module.verify()
     except ParseError as error:
-        line = text.encode()[: error.span.start].count(b"\n") + 1
+        line = text[: error.span.start].count("\n") + 1
         raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=f"{path}:{line}") from error
     except VerifyException as error:
         raise UserError("bad-ir", f"does not verify: {error}", where=str(path)) from error

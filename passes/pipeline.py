@@ -14,6 +14,7 @@ from npuc.ir.errors import UserError
 from npuc.ir.legality import PHASE_ATTRIBUTE, PHASES, check_phase
 from npuc.ir.universe import NPUC_UNIVERSE
 from npuc.passes.buckets import Bucket
+from npuc.passes.instrumentation import Instrument, run_pipeline
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass, PassPipeline
@@ -52,11 +53,21 @@ def pipeline_string(target: str, buckets: Sequence[Bucket]) -> str:
 
 @dataclass(frozen=True)
 class Observer:
-    """Callbacks of a lowering: after each phase, and after each pass."""
+    """Who is told of a lowering: of each phase when it begins and ends, and of each pass."""
 
     after_phase: Callable[[str, ModuleOp], None] | None = None
-    after_pass: Callable[[ModulePass, ModuleOp], None] | None = None
     progress: Callable[[str], None] | None = None
+    instruments: Sequence[Instrument] = ()
+
+
+@dataclass
+class FailedPass(Instrument):
+    """Remembers the pass that failed."""
+
+    name: str = ""
+
+    def after_failed(self, step: ModulePass, module: ModuleOp, error: Exception) -> None:
+        self.name = step.name
 
 
 @dataclass(frozen=True)
@@ -91,15 +102,17 @@ def lower(
         if observer.progress:
             observer.progress(name)
         start = perf_counter()
-        run_passes(ctx, module, text, observer)
+        run_passes(ctx, module, text, observer.instruments)
         finish_phase(module, name)
+        for instrument in observer.instruments:
+            instrument.after_phase(name, module)
         times.append(PhaseTime(name, perf_counter() - start))
         if observer.after_phase:
             observer.after_phase(name, module)
     return times
 
 
-def run_passes(ctx: Context, module: ModuleOp, text: str, observer: Observer) -> None:
+def run_passes(ctx: Context, module: ModuleOp, text: str, instruments: Sequence[Instrument] = ()) -> None:
     """Runs a pipeline string.
 
     Raises:
@@ -107,14 +120,14 @@ def run_passes(ctx: Context, module: ModuleOp, text: str, observer: Observer) ->
     """
     from xdsl.transforms import get_all_passes
 
+    if not text:
+        return
     available = {**get_all_passes(), **NPUC_UNIVERSE.all_passes}
-    for step in PassPipeline.parse_spec(available, text).passes if text else ():
-        try:
-            step.apply(ctx, module)
-        except (PassFailedException, VerifyException) as error:
-            raise UserError("pass-failed", str(error), where=f"pass {step.name}") from error
-        if observer.after_pass:
-            observer.after_pass(step, module)
+    failed = FailedPass()
+    try:
+        run_pipeline(ctx, module, PassPipeline.parse_spec(available, text).passes, [*instruments, failed])
+    except (PassFailedException, VerifyException) as error:
+        raise UserError("pass-failed", str(error), where=f"pass {failed.name}") from error
 
 
 def finish_phase(module: ModuleOp, name: str) -> None:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from npuc.ir.errors import UserError
 from npuc.passes.buckets import EXAMPLE, KINDS, SPELLING, Bucket, parse_buckets
 from npuc.tools.command import Outcome, UsageError, duration, progress_bar, size, table
+from npuc.tools.ir_flags import add_ir_flags, instruments, text_form
 
 if TYPE_CHECKING:
     from npuc.passes.compile import Compilation
+    from npuc.passes.instrumentation import Instrument
 
 PHASES = ("import", "optimize", "quantize", "specialize", "partition", "layout", "tile", "schedule", "emit")
 
@@ -58,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     phases.add_argument(
         "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
     )
-    phases.add_argument("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass")
+    add_ir_flags(parser, verify_each=False)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -68,10 +70,17 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         raise UsageError(
             "the following arguments are required: -o/--output", "usage: irc compile …", "irc compile"
         )
-    return _artifact(arguments) if final else _ir(arguments)
+    watching = instruments(arguments)
+    try:
+        return _artifact(arguments, watching) if final else _ir(arguments, watching)
+    finally:
+        for instrument in watching:
+            instrument.finish()
 
 
-def _compilation(arguments: argparse.Namespace, progress: Callable[[str], None]) -> Compilation:
+def _compilation(
+    arguments: argparse.Namespace, watching: list[Instrument], progress: Callable[[str], None]
+) -> Compilation:
     from npuc.passes.compile import Compilation
 
     return Compilation(
@@ -85,19 +94,19 @@ def _compilation(arguments: argparse.Namespace, progress: Callable[[str], None])
         compile_to=arguments.compile_to,
         compile_from=arguments.compile_from,
         dump_dir=arguments.dump_compilation_phases_to,
-        print_after_all=arguments.mlir_print_ir_after_all,
+        instruments=watching,
         progress=progress,
     )
 
 
-def _artifact(arguments: argparse.Namespace) -> Outcome:
+def _artifact(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
     with progress_bar(not arguments.json) as bar:
         from npuc.passes.compile import compile_model
 
         def phase(name: str) -> None:
             bar(name, PHASES.index(name) / len(PHASES))
 
-        found = compile_model(_compilation(arguments, phase), arguments.output)
+        found = compile_model(_compilation(arguments, watching, phase), arguments.output)
     return Outcome(found, summary(found))
 
 
@@ -119,7 +128,7 @@ def summary(found: dict[str, Any]) -> str:
     )
 
 
-def _ir(arguments: argparse.Namespace) -> Outcome:
+def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
     """Compile up to a phase before the last and print the IR."""
     with progress_bar(not arguments.json) as bar:
         from npuc.ir.printing import print_ir
@@ -127,9 +136,9 @@ def _ir(arguments: argparse.Namespace) -> Outcome:
         def phase(name: str) -> None:
             bar(name, PHASES.index(name) / len(PHASES))
 
-        compilation = _compilation(arguments, phase)
+        compilation = _compilation(arguments, watching, phase)
         module, _ = compilation.lowered()
-        text = print_ir(module)
+        text = print_ir(module, form=text_form(arguments))
     phases = [{"name": p.name, "seconds": p.seconds} for p in compilation.phases]
     data: dict[str, object] = {"phase": arguments.compile_to, "phases": phases}
     if arguments.output is None:

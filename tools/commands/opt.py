@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import IO, NoReturn
 
 from npuc.ir.diagnostics import sentence, user_error
 from npuc.ir.errors import UserError
-from npuc.ir.printing import print_ir
+from npuc.ir.located_parser import LocatedParser
+from npuc.ir.printing import ELIDED, TextForm, print_ir
+from npuc.passes.instrumentation import Instrument, Timing, parse_pipeline_text, run_pipeline
+from npuc.passes.reproducer import split_reproducer, without_resources
 from npuc.tools.command import Outcome, UsageError
+from npuc.tools.ir_flags import add_ir_flags, instruments, text_form
+from npuc.tools.verify_diagnostics import diagnostics, expectations, problems
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.passes import ModulePass, PassPipeline
+from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import ArgSpecParseError
 from xdsl.xdsl_opt_main import xDSLOptMain
 
-_PIPELINE = ("builtin.module(", ")")
+
+@dataclass
+class BetweenPasses(Instrument):
+    """xDSL's --print-between-passes, on stdout."""
+
+    form: TextForm
+    done: ModulePass | None = None
+
+    def before_pass(self, step: ModulePass, module: ModuleOp) -> None:
+        if self.done is not None:
+            print(f"IR after {self.done.name}:\n{print_ir(module, form=self.form)}\n\n")
+        self.done = step
 
 
 class OptMain(xDSLOptMain):
     """xDSL's optimizer driver with our printer, MLIR's flag names and one-line errors."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.started = 0.0
-        self.seconds: list[tuple[str, float]] = []
         self.printed: list[str] = []
         super().__init__(description=__doc__ or "", args=words)
 
@@ -42,18 +57,10 @@ class OptMain(xDSLOptMain):
         arg_parser.error = refuse
         flag = arg_parser.add_argument
         flag("--pass-pipeline", metavar="PIPELINE", help="as -p, in MLIR's spelling builtin.module(…)")
-        flag(
-            "--mlir-print-ir-before-all", action="store_true", help="print the IR before each pass, on stderr"
-        )
-        flag("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass, on stderr")
-        flag("--mlir-print-op-generic", action="store_true", dest="print_op_generic", help=argparse.SUPPRESS)
-        flag("--mlir-print-debuginfo", action="store_true", dest="print_debuginfo", help=argparse.SUPPRESS)
-        flag(
-            "--mlir-timing", action="store_true", dest="time_passes", help="print each pass's time, on stderr"
-        )
+        flag("--run-reproducer", action="store_true", help="run the pipeline that the file itself holds")
         flag("--elide", action="store_true", help="leave out weight sources and large constants")
-        flag("--no-type-aliases", action="store_true", help="print every type in full")
         flag("--json", action="store_true", help="print {text, passes} on stdout, for programs")
+        add_ir_flags(arg_parser, verify_each=True)
 
     def get_input_stream(self) -> tuple[IO[bytes], str]:
         if self.args.input_file in (None, "-"):
@@ -62,11 +69,19 @@ class OptMain(xDSLOptMain):
         return file, extension if extension in self.available_frontends else "mlir"
 
     def setup_pipeline(self) -> None:
-        text: str | None = self.args.pass_pipeline
-        if text is not None:
-            head, tail = _PIPELINE
-            text = text.strip()
-            self.args.passes = text[len(head) : -1] if text.startswith(head) and text.endswith(tail) else text
+        if self.args.pass_pipeline is not None:
+            self.args.passes = parse_pipeline_text(self.args.pass_pipeline)
+        self._parse_pipeline()
+        self.form = self._form()
+        if self.args.disable_verify:
+            self.args.verify_each = False
+        self.instruments = instruments(self.args)
+        self.timing = next(i for i in self.instruments if isinstance(i, Timing))
+        self.timing.report |= self.args.time_passes
+        if self.args.print_between_passes:
+            self.instruments.insert(0, BetweenPasses(self.form))
+
+    def _parse_pipeline(self) -> None:
         try:
             super().setup_pipeline()
         except (ValueError, ArgSpecParseError) as error:
@@ -74,45 +89,78 @@ class OptMain(xDSLOptMain):
             raise known or UserError(
                 "pipeline", sentence(str(error)), remedy="irc passes lists the passes"
             ) from error
-        self.pipeline = PassPipeline(self.pipeline.passes, self._between_passes)
 
-    def _between_passes(
-        self, done: ModulePass | None, module: ModuleOp, following: ModulePass | None
-    ) -> None:
-        """Called before the first pass, after each, and between them."""
-        now = time.perf_counter()
-        if done is not None:
-            self.seconds.append((done.name, now - self.started))
-            if self.args.time_passes:
-                print(f"{now - self.started:9.4f} s  {done.name}", file=sys.stderr)
-            if self.args.mlir_print_ir_after_all:
-                self._dump("After", done, module)
-        if not self.args.disable_verify:
-            module.verify()
-        if following is not None and self.args.mlir_print_ir_before_all:
-            self._dump("Before", following, module)
-        if done is not None and following is not None and self.args.print_between_passes:
-            print(f"IR after {done.name}:\n{self._text(module)}\n\n")
-        self.started = time.perf_counter()
-
-    def _dump(self, when: str, found: ModulePass, module: ModuleOp) -> None:
-        name = f"{type(found).__name__} ({found.name})"
-        print(f"// -----// IR Dump {when} {name} //----- //\n{self._text(module)}", file=sys.stderr)
-
-    def _text(self, module: ModuleOp) -> str:
-        return print_ir(
-            module,
-            generic=self.args.print_op_generic,
-            locations=self.args.print_debuginfo,
-            elide=self.args.elide,
-            aliases=not self.args.no_type_aliases,
+    def _form(self) -> TextForm:
+        """How to print: MLIR's flags, or xDSL's names of them."""
+        args, form = self.args, text_form(self.args)
+        if args.elide:
+            form = replace(form, max_elements=ELIDED.max_elements, max_resource=ELIDED.max_resource)
+        return replace(
+            form,
+            generic=form.generic or args.print_op_generic,
+            locations=form.locations or args.print_debuginfo,
         )
+
+    def parse_chunk(self, chunk: IO[bytes], file_extension: str, start_offset: int = 0) -> ModuleOp | None:
+        if file_extension != "mlir":
+            return super().parse_chunk(chunk, file_extension, start_offset)
+        return self._parse(chunk.read().decode("utf-8"), start_offset)
+
+    def _parse(self, text: str, first_line: int) -> ModuleOp:
+        if self.args.run_reproducer:
+            text, pipeline = split_reproducer(text, self.get_input_name())
+            self.args.passes = parse_pipeline_text(pipeline)
+            self._parse_pipeline()
+        parser = LocatedParser(self.ctx, without_resources(text), self.get_input_name(), first_line)
+        return parser.parse_module(not self.args.no_implicit_module)
+
+    def apply_passes(self, prog: ModuleOp) -> None:
+        if not self.args.disable_verify:
+            prog.verify()
+        run_pipeline(self.ctx, prog, self.pipeline.passes, self.instruments)
+
+    def run(self) -> None:
+        try:
+            if not (self.args.verify_diagnostics and self._run_expecting()):
+                super().run()
+        finally:
+            for instrument in self.instruments:
+                instrument.finish()
+
+    def _run_expecting(self) -> bool:
+        """Checks the expectations that the file's comments state; False if there is none.
+
+        Raises:
+            UserError: when anything is missing or unexpected.
+        """
+        file, extension = self.get_input_stream()
+        with closing(file):
+            text = file.read().decode("utf-8")
+        if extension != "mlir" or not expectations(text):
+            return False
+        wrong: list[str] = []
+        line, output = 0, self.prepare_output()
+        for i, piece in enumerate(text.split("// -----") if self.args.split_input_file else [text]):
+            padded = "\n" * line + piece  # so that lines are those of the file
+            module, found = diagnostics(lambda padded=padded: self._parse(padded, 0), self.apply_passes)
+            wrong += problems(expectations(padded), found)
+            output.write("// -----\n" if i else "")
+            output.write("" if module is None else self.output_resulting_program(module))
+            line += piece.count("\n")
+        if output is not sys.stdout:
+            output.close()
+        if wrong:
+            error = UserError("diagnostics", wrong[0], where=self.get_input_name())
+            for text in wrong[1:]:
+                error.add_note(text)
+            raise error
+        return True
 
     def output_resulting_program(self, prog: ModuleOp) -> str:
         plain = self.args.target == "mlir" and not (
             self.args.syntax_highlight or self.args.print_no_properties
         )
-        text = self._text(prog) if plain else super().output_resulting_program(prog)
+        text = print_ir(prog, form=self.form) if plain else super().output_resulting_program(prog)
         if not self.args.json:
             return text
         self.printed.append(text)
@@ -123,5 +171,5 @@ def execute_words(words: Sequence[str]) -> Outcome:
     """Run `irc opt` with these arguments."""
     main = OptMain(words)
     main.run()
-    passes = [{"name": name, "seconds": seconds} for name, seconds in main.seconds]
+    passes = [{"name": name, "seconds": seconds} for name, seconds in main.timing.seconds]
     return Outcome({"text": "// -----\n".join(main.printed), "passes": passes})
