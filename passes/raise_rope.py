@@ -10,7 +10,12 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.pattern_rewriter import PatternRewriter, PatternRewriteWalker, RewritePattern
+from xdsl.pattern_rewriter import (
+    GreedyRewritePatternApplier,
+    PatternRewriter,
+    PatternRewriteWalker,
+    RewritePattern,
+)
 
 MUL, ADD, NEG = graph.BINARY["mul"], graph.BINARY["add"], graph.UNARY["neg"]
 
@@ -106,11 +111,35 @@ class _RaiseRope(RewritePattern):
                 return
 
 
+class _RaisePartialRope(RewritePattern):
+    """concat(rope(x[…, :r]), x[…, r:]) → graph.rope of x, which passes on what its tables do not reach."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter, /) -> None:
+        parts = _joined(op.results[0]) if isinstance(op, graph.ConcatOp) else None
+        if parts is None or not isinstance(parts[0].owner, graph.RopeOp):
+            return
+        rope, rest = parts[0].owner, parts[1].owner
+        if not isinstance(rope.input.owner, graph.SliceOp) or not isinstance(rest, graph.SliceOp):
+            return
+        x = rope.input.owner.input
+        size, rotated = graph.shape_of(x)[-1], graph.shape_of(rope.cos)[-1]
+        found = _last_range(rope.input.owner, x), _last_range(rest, x)
+        if found != ((0, rotated, 1), (rotated, size, 1)):
+            return
+        whole = graph.RopeOp(x, rope.cos, rope.sin, bool(rope.interleaved.value.data))
+        take_attributes(whole, op)
+        rewriter.replace(op, whole)
+
+
 @dataclass(frozen=True)
 class RaiseRopePass(ModulePass):
-    """Replaces x · cos + (−x₂, x₁) · sin by `graph.rope`, for pairs of halves and of neighbours."""
+    """Replaces x · cos + (−x₂, x₁) · sin by `graph.rope`, for pairs of halves and of neighbours.
+
+    Where a slice of x is rotated and joined with the rest, the rotation becomes one of all of x.
+    """
 
     name = "raise-rope"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        PatternRewriteWalker(_RaiseRope(), apply_recursively=False).rewrite_module(op)
+        patterns = GreedyRewritePatternApplier([_RaiseRope(), _RaisePartialRope()])
+        PatternRewriteWalker(patterns, apply_recursively=False).rewrite_module(op)

@@ -53,6 +53,29 @@ func.func @neighbours(%x : tensor<1x4x3x8xf32>, %c : tensor<1x1x3x8xf32>, %s : t
   func.return %y : tensor<1x4x3x8xf32>
 }
 
+// The first four of eight elements are rotated, the others joined unchanged.
+// CHECK: func.func @part
+func.func @part(%x : tensor<1x4x3x8xf32>, %c : tensor<1x3x4xf32>, %s : tensor<1x3x4xf32>) -> tensor<1x4x3x8xf32> {
+  // CHECK-NEXT: %y = graph.rope %x, %c, %s : tensor<1x4x3x8xf32>
+  // CHECK-NEXT: func.return %y
+  %front = graph.slice %x [:, :, :, :4] : tensor<1x4x3x4xf32>
+  %rest = graph.slice %x [:, :, :, 4:] : tensor<1x4x3x4xf32>
+  %turned = graph.rope %front, %c, %s : tensor<1x4x3x4xf32>
+  %y = graph.concat %turned, %rest dim 3 : tensor<1x4x3x8xf32>
+  func.return %y : tensor<1x4x3x8xf32>
+}
+
+// Not so where the rest is another's.
+// CHECK: func.func @other_rest
+func.func @other_rest(%x : tensor<1x4x3x8xf32>, %z : tensor<1x4x3x8xf32>, %c : tensor<1x3x4xf32>, %s : tensor<1x3x4xf32>) -> tensor<1x4x3x8xf32> {
+  // CHECK: graph.concat
+  %front = graph.slice %x [:, :, :, :4] : tensor<1x4x3x4xf32>
+  %rest = graph.slice %z [:, :, :, 4:] : tensor<1x4x3x4xf32>
+  %turned = graph.rope %front, %c, %s : tensor<1x4x3x4xf32>
+  %y = graph.concat %turned, %rest dim 3 : tensor<1x4x3x8xf32>
+  func.return %y : tensor<1x4x3x8xf32>
+}
+
 // No rotation: the first half is negated instead of the second.
 // CHECK: func.func @other_half
 // CHECK-NOT: graph.rope
