@@ -136,6 +136,9 @@ class _Context:
             argument.name_hint = original.name_hint
             low.values[original] = _argument_view(argument, original.type)
         carried = arguments[: len(outputs)] if is_layer else arguments[len(inputs) :]
+        if not is_layer:
+            for destination in carried:
+                destination.name_hint = "result"
         _lower_block(low, function.body.block, list(carried))
         kind = FunctionType.from_lists([a.type for a in block.args], [])
         return FuncOp(name, kind, Region(block), "private")

@@ -87,6 +87,7 @@ def _slot(low: FunctionLowering, symbol: str, part: str, slot: SSAValue) -> View
     kind = declared.key_type if part == "key" else declared.value_type
     assert low.layer is not None
     op = tile.CacheSlotOp(symbol, part, kind, low.layer, slot)
+    op.result.name_hint = f"{part}s"
     low.emit.add(op)
     return dense(op.result, kind.get_shape())
 
@@ -137,6 +138,7 @@ def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
     group: SSAValue | None = None
     if at_once < kv_heads:
         loop = tile.ForOp(kv_heads // at_once)
+        loop.induction.name_hint = "heads"
         low.emit.add(loop)
         low.emit.block = loop.body.block
         group = loop.induction

@@ -257,8 +257,11 @@ def enter_rows(low: FunctionLowering) -> tuple[Block, SSAValue]:
     """Opens a loop over batch rows (none for one row); returns the outer block and the row index."""
     outer = low.emit.block
     if low.batch == 1:
-        return outer, low.emit.constant(0)
+        first = low.emit.constant(0)
+        first.name_hint = "row"
+        return outer, first
     loop = tile.ForOp(low.batch)
+    loop.induction.name_hint = "row"
     low.emit.add(loop)
     low.emit.block = loop.body.block
     return outer, loop.induction

@@ -127,6 +127,7 @@ def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
     outer = emit.block
     terms: tuple[tuple[SSAValue, int], ...] = ()
     if loop is not None:
+        loop.induction.name_hint = "tile"
         emit.add(loop)
         emit.block = loop.body.block
     step = loop.induction if loop is not None else None
