@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from npuc.ir.errors import UserError as UserError
+    from npuc.passes.buckets import Bucket as Bucket
+    from npuc.passes.compile import compile as compile
     from npuc.runtime.llm import LLM as LLM
     from npuc.runtime.sampling import SamplingParams as SamplingParams
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Bucket": "npuc.passes.buckets",
     "LLM": "npuc.runtime.llm",
     "SamplingParams": "npuc.runtime.sampling",
     "UserError": "npuc.ir.errors",
+    "compile": "npuc.passes.compile",
 }
 
-__all__ = ["LLM", "SamplingParams", "UserError", "__version__"]
+__all__ = ["LLM", "Bucket", "SamplingParams", "UserError", "__version__", "compile"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -189,6 +190,44 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         ],
         "phases": [{"name": p.name, "seconds": p.seconds} for p in compilation.phases],
     }
+
+
+def compile(
+    model: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    target: str,
+    buckets: Sequence[Bucket] = (),
+    dtype: str = "float32",
+    max_context: int | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> dict[str, Any]:
+    """Compiles a checkpoint to an artifact; `irc compile` as a function.
+
+    Args:
+        model: a directory with config.json and safetensors, or a hub id.
+        output: the artifact's directory, made or replaced.
+        target: a registered NPU, or the path of a machine description.
+        buckets: static shapes to compile; empty for those of the model's context.
+        dtype: ``float32`` or ``bfloat16``.
+
+    Returns:
+        As `compile_model`.
+
+    Raises:
+        UserError: when the checkpoint, an option or the output directory is at fault.
+    """
+    compilation = Compilation(
+        fspath(model),
+        target,
+        buckets,
+        dtype=dtype,
+        max_context=max_context,
+        revision=revision,
+        local_files_only=local_files_only,
+    )
+    return compile_model(compilation, Path(output))
 
 
 def _manifest(

@@ -190,7 +190,7 @@ def test_endless_templates_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "MAX_SECONDS", 1)
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     started = time.monotonic()
-    with pytest.raises(UserError, match="processor time"):
+    with pytest.raises(UserError, match=r"processor time|longer than"):
         render_chat(loop, {"messages": []})
     assert time.monotonic() - started < 30
 

@@ -244,14 +244,14 @@ def test_sim_finds_no_hazard(artifact: Path, capsys: Capture) -> None:
     assert program["hazards"] == []
 
 
-def test_sim_reports_a_removed_wait(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
-    """A program whose first wait is taken out by hand races, and the report names the module."""
+def test_sim_reports_removed_waits(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A program whose waits are taken out by hand races, and the report names the module."""
     copy = tmp_path / "copy"
     shutil.copytree(artifact, copy)
     dumped = run(capsys, "objdump", copy, "--program", "decode_1x32")
     file = Path(dumped["file"])
     text = tmp_path / "program.s"
-    text.write_text(re.sub(r" wait=\S+", "", dumped["text"], count=1))
+    text.write_text(re.sub(r" wait=\S+", "", dumped["text"]))
     run(capsys, "asm", text, "--like", file, "-o", file)
     flags = ["--sanitize", "--program", "decode_1x32"]
     assert run(capsys, "sim", copy, *flags, status=1)["error"]["kind"] == "damaged-artifact"
@@ -263,5 +263,5 @@ def test_sim_reports_a_removed_wait(artifact: Path, tmp_path: Path, capsys: Capt
     manifest.write_bytes(write_manifest(replace(old, files=files)))
     found = run(capsys, "sim", copy, *flags, status=1)
     assert not found["passed"]
-    assert "race" in {hazard["kind"] for hazard in found["programs"][0]["hazards"]}
-    assert "model.layers" in found["programs"][0]["hazards"][0]["text"]
+    races = [h["text"] for h in found["programs"][0]["hazards"] if h["kind"] == "race"]
+    assert any("model.layers" in text for text in races)
