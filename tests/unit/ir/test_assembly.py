@@ -17,7 +17,7 @@ from npuc.ir.printing import print_ir
 from npuc.ir.tile_spec import BINARY_STEPS, COPY_PORTS, PASS_PORTS, REDUCE_STEPS, RING_STEPS, UNARY_STEPS
 from npuc.ir.universe import DIALECTS, NPUC_UNIVERSE
 from xdsl.context import Context
-from xdsl.dialects import builtin, func
+from xdsl.dialects import builtin, func, test
 from xdsl.dialects.builtin import IndexType, ModuleOp
 from xdsl.ir import Block, Region
 from xdsl.parser import Parser
@@ -32,8 +32,8 @@ def context() -> Context:
     found = Context()
     for name, dialect in NPUC_UNIVERSE.all_dialects.items():
         found.register_dialect(name, dialect)
-    found.load_dialect(builtin.Builtin)
-    found.load_dialect(func.Func)
+    for dialect in (builtin.Builtin, func.Func, test.Test):
+        found.load_dialect(dialect)
     return found
 
 
@@ -50,6 +50,11 @@ def check_round_trip(module: ModuleOp) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_examples(parse_ir: Parse, path: Path) -> None:
     check_round_trip(parse_ir(path.read_text()))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_mlir_accepts_examples(parse_ir: Parse, iree_opt: Callable[[str], str], path: Path) -> None:
+    iree_opt(print_ir(parse_ir(path.read_text()), generic=True))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
