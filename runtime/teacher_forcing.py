@@ -12,11 +12,15 @@ from npuc.runtime.manifest import Program
 
 
 class Logits(NamedTuple):
-    """Logits [positions, V] of a document from its position ``start`` on, and the program that gave them."""
+    """Logits [positions, V] of a document from its position ``start`` on, and the program that gave them.
+
+    The program was given the document's tokens from position ``begin`` up to the last that has logits here.
+    """
 
     program: Program
     entry: str
     document: int
+    begin: int
     start: int
     values: torch.Tensor
 
@@ -126,10 +130,12 @@ class TeacherForcing:
         if call.program.name not in self._seen and "last" in call.program.entries:
             logits = run_rows(self._device, call.program, rows, "last")
             for row, (i, count) in enumerate(members):
-                at = self._cached[i] + count - 1
-                self._on_logits(Logits(call.program, "last", i, at, logits[row : row + 1]))
+                begin = self._cached[i]
+                at = begin + count - 1
+                self._on_logits(Logits(call.program, "last", i, begin, at, logits[row : row + 1]))
         self._seen.add(call.program.name)
         logits = run_rows(self._device, call.program, rows, "all")
         for row, (i, count) in enumerate(members):
-            self._on_logits(Logits(call.program, "all", i, self._cached[i], logits[row, :count]))
+            begin = self._cached[i]
+            self._on_logits(Logits(call.program, "all", i, begin, begin, logits[row, :count]))
             self._cached[i] += count

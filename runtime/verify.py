@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from npuc.ir.errors import UserError
@@ -16,6 +16,9 @@ from npuc.runtime.element_types import element_type
 from npuc.runtime.llm import LLM
 from npuc.runtime.teacher_forcing import Logits, TeacherForcing, reach, split
 
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
 SEPARATOR = "<|endoftext|>"
 MAX_TEXT_BYTES = 64 << 20
 SAMPLED_DOCUMENTS, SAMPLED_TOKENS = 4, 96
@@ -24,6 +27,9 @@ Progress = Callable[[str], None]
 
 class Reference:
     """A checkpoint in transformers, with eager attention.
+
+    Attributes:
+        scheduled: whether a token's logits depend on how far the run that it was in went.
 
     Args:
         model: the directory or hub id of the checkpoint.
@@ -49,6 +55,7 @@ class Reference:
                 remedy="give the checkpoint that was compiled",
             ) from error
         self._name = str(model)
+        self.scheduled = depends_on_schedule(self._model.config)
         self.vocab_size = self.logits([0]).shape[-1]
 
     @torch.no_grad()
@@ -63,6 +70,28 @@ class Reference:
         return logits
 
     @torch.no_grad()
+    def next_logits(self, tokens: Sequence[int], cache: DynamicCache) -> torch.Tensor:
+        """Float32 logits [positions, V] of tokens that follow those in the cache, which they are added to.
+
+        Raises:
+            UserError: ``non-finite-logits``.
+        """
+        inputs = torch.tensor([list(tokens)])
+        logits = self._model(inputs, past_key_values=cache, use_cache=True).logits[0].float()
+        check_finite(logits, self._name)
+        return logits
+
+    def empty_cache(self) -> DynamicCache:
+        """A cache for one document."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self._model.config)
+
+    def document(self, tokens: Sequence[int]) -> ReferenceDocument:
+        """A document whose logits are asked for run by run."""
+        return ReferenceDocument(self, tokens)
+
+    @torch.no_grad()
     def sample(self, start: int, length: int, seed: int) -> list[int]:
         """A document of ``length`` tokens drawn from the model itself."""
         generator = torch.Generator().manual_seed(seed)
@@ -71,6 +100,34 @@ class Reference:
             scores = self.logits(tokens)[-1].softmax(-1)
             tokens.append(int(torch.multinomial(scores, 1, generator=generator)))
         return tokens
+
+
+class ReferenceDocument:
+    """The reference's logits of one document: of one run over all of it or, if need be, of the same runs."""
+
+    def __init__(self, reference: Reference, tokens: Sequence[int]) -> None:
+        self._reference, self._tokens = reference, tokens
+        self._cache = reference.empty_cache()
+        self._run = (0, 0 if reference.scheduled else len(tokens))
+        self._logits = torch.empty(0) if reference.scheduled else reference.logits(tokens)
+
+    def logits(self, begin: int, start: int, stop: int) -> torch.Tensor:
+        """Logits of positions ``start`` up to ``stop``, where a run ends that began at ``begin``.
+
+        Runs follow each other; of the last one the logits can be had again.
+        """
+        if self._reference.scheduled and self._run != (begin, stop):
+            self._run = begin, stop
+            self._logits = self._reference.next_logits(self._tokens[begin:stop], self._cache)
+        first = self._run[0]
+        return self._logits[start - first : stop - first]
+
+
+def depends_on_schedule(config: Any) -> bool:
+    """Whether a model's rotations depend on the length that a run reaches, as with longrope's two tables."""
+    found: dict[str, Any] = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [found, *(value for value in found.values() if isinstance(value, dict))]
+    return any(kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
 def read_documents(path: Path | str) -> list[str]:
@@ -131,12 +188,12 @@ class _Verification:
                 self._forcing(rows, scored=False).probe(program)
 
     def _forcing(self, documents: list[list[int]], *, scored: bool) -> TeacherForcing:
-        expected = [self.reference.logits(tokens) for tokens in documents]
+        expected = [self.reference.document(tokens) for tokens in documents]
 
         def compare(found: Logits) -> None:
             check_finite(found.values, f"program {found.program.name}")
             tokens, stop = documents[found.document], found.start + len(found.values)
-            wanted = expected[found.document][found.start : stop]
+            wanted = expected[found.document].logits(found.begin, found.start, stop)
             self.overall.add(found.values, wanted)
             self.programs.setdefault(found.program.name, Comparison()).add(found.values, wanted)
             if scored and found.entry == "all":
