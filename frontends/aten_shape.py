@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from npuc.frontends.fx_import import LOWERINGS, FxImporter, FxNode, Result, lowers
 from npuc.ir import graph
-from npuc.ir.graph import element_of, shape_of
+from npuc.ir.graph import element_of, shape_of, static_shape
 from npuc.ir.shapes import Dim, size_text
 from torch.fx import Node
 from xdsl.dialects.builtin import i32
@@ -244,15 +244,31 @@ def lower_arange(imp: FxImporter, node: FxNode) -> SSAValue:
 
 @lowers("aten.index.Tensor")
 def lower_index(imp: FxImporter, node: FxNode) -> SSAValue:
-    """Rows of a table by an index tensor."""
+    """Rows of a table by an index tensor, or fixed positions of one dimension."""
     value = imp.value(node.args[0])
-    indices: Any = node.args[1]
+    places = [(d, imp.value(x)) for d, x in enumerate(node.args[1]) if x is not None]
     shape = shape_of(value)
-    if len(indices) == 1 and indices[0] is not None and len(shape) in (1, 2):
-        ids = imp.cast(imp.value(indices[0]), i32)
-        table = value if len(shape) == 2 else imp.reshape(value, (shape[0], 1))
-        return imp.reshape(imp.emit(graph.EmbeddingOp(table, ids)), imp.sizes(node))
-    raise imp.unsupported(f"indexing a tensor of rank {len(shape)} by {len(indices)} tensors")
+    if len(places) == 1:
+        dim, index = places[0]
+        if isinstance(index.owner, graph.ConstantOp) and len(shape_of(index)) == 1:
+            return _positions(imp, value, imp.dim(node.args[0], dim), index.owner)
+        if dim == 0 and len(shape) in (1, 2):
+            table = value if len(shape) == 2 else imp.reshape(value, (shape[0], 1))
+            rows = imp.emit(graph.EmbeddingOp(table, imp.cast(index, i32)))
+            return imp.reshape(rows, imp.sizes(node))
+    raise imp.unsupported(f"indexing a tensor of rank {len(shape)} by {len(places)} tensors")
+
+
+def _positions(imp: FxImporter, value: SSAValue, dim: int, index: graph.ConstantOp) -> SSAValue:
+    """The slices of one dimension at constant positions."""
+    size = shape_of(value)[dim]
+    places = [int(v) for v in index.value.get_values()]
+    places = places * static_shape(index.result)[0] if len(places) == 1 else places
+    if min(places) < 0 and not isinstance(size, int):
+        raise imp.unsupported("indexing a symbolic dimension from its end")
+    starts = [p + size if p < 0 and isinstance(size, int) else p for p in places]
+    pieces = [cut(imp, value, dim, start, start + 1) for start in starts]
+    return pieces[0] if len(pieces) == 1 else imp.emit(graph.ConcatOp(pieces, dim))
 
 
 def _matches(imp: FxImporter, index: SSAValue, size: int) -> SSAValue:
@@ -313,11 +329,34 @@ def lower_max(imp: FxImporter, node: FxNode) -> Result:
     return found, imp.emit(graph.ReduceOp(first, "min", [dim], keep))
 
 
+def _unrepeated(value: SSAValue, dims: tuple[int, ...]) -> SSAValue | None:
+    """What is repeated along some dimensions to make a value; the value if there are none."""
+    if not dims:
+        return value
+    if not isinstance(value.owner, graph.BroadcastOp):
+        return None
+    source = value.owner.input
+    shape = (*(1,) * (len(shape_of(value)) - len(shape_of(source))), *shape_of(source))
+    changed = {d for d, (a, b) in enumerate(zip(shape, shape_of(value), strict=True)) if a != b}
+    return source if changed == set(dims) else None
+
+
 @lowers("aten.gather.default")
 def lower_gather(imp: FxImporter, node: FxNode) -> SSAValue:
-    """Elements of the last dimension by index: the sum of the one that matches."""
-    size = _last_size(imp, node)
+    """Elements of the last dimension by index: the sum of the one that matches.
+
+    Along the second dimension, rows of a table that is the same for all of the batch.
+    """
     value, index = imp.value(node.args[0]), imp.value(node.args[2])
+    table, ids = _unrepeated(value, (0,)), _unrepeated(index, tuple(range(2, len(shape_of(index)))))
+    if node.args[1] == 1 and table is not None and ids is not None:
+        places, *rest = shape_of(value)[1:]
+        rows = imp.reshape(table, (places, *(rest or (1,))))
+        return imp.reshape(
+            imp.emit(graph.EmbeddingOp(rows, imp.cast(imp.reshape(ids, shape_of(index)[:2]), i32))),
+            imp.sizes(node),
+        )
+    size = _last_size(imp, node)
     shape = shape_of(value)
     rows = imp.reshape(value, (*shape[:-1], 1, shape[-1]))
     zero = imp.scalar(0, element_of(value))

@@ -24,6 +24,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineExpr
 from xdsl.traits import is_side_effect_free
+from xdsl.utils.exceptions import VerifyException
 
 LOWERING_TABLES = (aten_compute, aten_elementwise, aten_shape)  # importing them registers the lowerings
 
@@ -61,7 +62,15 @@ def import_model(
     traced = trace_model(config, _DTYPES[dtype])
     module = ModuleImporter(traced, WeightTable(traced.model, checkpoint)).run()
     module.attributes |= _description(config, dtype)
-    module.verify()
+    try:
+        module.verify()
+    except VerifyException as error:
+        raise UserError(
+            "unsupported-model",
+            " ".join(str(error).split())[:300],
+            where=config.model_type,
+            remedy="the architecture is not supported: what was imported is not consistent",
+        ) from error
     return module
 
 
@@ -193,7 +202,7 @@ class ModuleImporter:
         value = node.meta["val"]
         symbol, kind = self.weights.declare(path, tuple(value.shape), value.dtype, layers, steps)
         result = imp.emit(graph.ParamOp(symbol, kind))
-        result.name_hint = "_".join(path.split(".")[-2:])
+        result.name_hint = "_".join(part for part in path.split(".")[-2:] if part.isidentifier())
         return result
 
     def _buffer(self, imp: FxImporter, path: str, layers: Sequence[int] | None) -> SSAValue:

@@ -225,6 +225,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": (
         "OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32},
     ),
+    "falcon": ("FalconConfig", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "codegen": ("CodeGenConfig", {"n_embd": 32, "n_head": 4, "n_layer": 2, "rotary_dim": 4, "n_ctx": 64}),
+    "gptj": ("GPTJConfig", {"n_embd": 32, "n_head": 4, "n_layer": 2, "rotary_dim": 4, "n_positions": 64}),
     "phi": ("PhiConfig", {"partial_rotary_factor": 0.5}),
     "cohere": ("CohereConfig", {}),
     "granite": ("GraniteConfig", {"embedding_multiplier": 3.0, "residual_multiplier": 0.5}),

@@ -166,6 +166,7 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "float arange": lambda a, b: a + torch.arange(0, 3, 0.5),
     "constant": lambda a, b: a * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
     "table": lambda a, b: torch.tensor([1.0, 3.0, 9.0])[(a > 0).long()],
+    "positions": lambda a, b: a[:, :, [-1]] + b[:, :, torch.tensor([2, 0, 2])],
     "mean": lambda a, b: a.mean(-1, keepdim=True) + b.mean(),
     "sum": lambda a, b: a.sum((1, 2)) + a.sum(),
     "extremes": lambda a, b: a.amax(-1) - b.amin(-1),
@@ -180,6 +181,14 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max": lambda a, b: a.max(-1).values + b.max(1).values.amax(-1, keepdim=True),
     "argument of max": lambda a, b: a.max(-1, keepdim=True).indices,
     "gather": lambda a, b: a.gather(-1, b.topk(2, -1).indices),
+    "gather of rows": lambda a, b: torch.gather(
+        torch.arange(18.0).view(3, 6).repeat(a.shape[0], 1, 1),
+        1,
+        (a[..., :1] > 0).long().repeat(1, 1, 6),
+    ),
+    "gather of numbers": lambda a, b: torch.gather(
+        torch.arange(3.0)[None].expand(a.shape[0], 3), 1, (b[..., 0] > 0).long()
+    ),
     "scatter": lambda a, b: a.scatter(-1, b.topk(2, -1).indices, 7.0),
     "scatter source": lambda a, b: a.scatter(-1, b.topk(2, -1).indices, a[..., 1:3]),
     "flat routing": lambda a, b: (
