@@ -175,9 +175,10 @@ def attention(
         Bypassed: for a parameter that ``graph.attention`` has not.
     """
     STATE.attentions += 1
+    sinks = kwargs.pop("s_aux", None)
     extra = [k for k, v in kwargs.items() if k not in _IMPLIED and isinstance(v, Tensor | float)]
     if extra or (attention_mask is not None and attention_mask.dtype != torch.bool):
-        raise Bypassed  # sinks, biases: traced as the model's own operations
+        raise Bypassed  # biases: traced as the model's own operations
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if attention_mask is None and causal:
@@ -188,7 +189,28 @@ def attention(
             remedy="the architecture is not supported",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    if sinks is not None:
+        return _attention_with_sinks(query, key, value, attention_mask, scale, sinks), None
     return torch.ops.npuc.attention(query, key, value, attention_mask, scale, float(softcap or 0.0)), None
+
+
+def _attention_with_sinks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, sinks: Tensor
+) -> Tensor:
+    """Attention whose softmax has one more score per head, of no key: exp(s) / (Σ exp(s) + exp(sink)).
+
+    Source: Xiao et al., "Efficient Streaming Language Models with Attention Sinks", 2023.
+    """
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (x.float().repeat_interleave(groups, 1) for x in (key, value))
+    scores = torch.matmul(query.float(), keys.transpose(2, 3)) * scale
+    if mask is not None:
+        scores = torch.where(mask, scores, torch.finfo(torch.float32).min)
+    sink = sinks.float().reshape(1, -1, 1, 1)
+    largest = torch.maximum(scores.amax(-1, keepdim=True), sink)
+    weights = torch.exp(scores - largest)
+    total = weights.sum(-1, keepdim=True) + torch.exp(sink - largest)
+    return torch.matmul(weights / total, values).transpose(1, 2).to(query.dtype)
 
 
 def predicate(
