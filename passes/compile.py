@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import npuc
 from npuc.backends.elf import program_bytes
@@ -42,6 +42,9 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
 from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError, VerifyException
 
+if TYPE_CHECKING:
+    from npuc.passes.check_passes import Checked, CheckOptions
+
 
 @dataclass
 class Compilation:
@@ -55,6 +58,8 @@ class Compilation:
         compile_from: IR at some phase to go on from; weights are still read from `model`.
         dump_dir: where the IR after each phase is written.
         instruments: told of each pass.
+        check: compare what the module computes before and after passes.
+        checked: the steps that were.
         progress: told the name of each step as it begins.
     """
 
@@ -69,6 +74,8 @@ class Compilation:
     compile_from: Path | None = None
     dump_dir: Path | None = None
     instruments: Sequence[Instrument] = ()
+    check: CheckOptions | None = None
+    checked: list[Checked] = field(default_factory=lambda: [])
     progress: Callable[[str], None] | None = None
     phases: list[PhaseTime] = field(default_factory=list)
 
@@ -91,7 +98,8 @@ class Compilation:
             self._after_phase("import", module)
         buckets = self._chosen(module)
         until = "schedule" if self.compile_to == "emit" else self.compile_to
-        observer = Observer(self._after_phase, self.progress, self.instruments)
+        watching = [*self._checks(module, buckets), *self.instruments]
+        observer = Observer(self._after_phase, self.progress, watching)
         self.phases += lower(module, self.target, buckets, until=until, observer=observer)
         return module, buckets
 
@@ -119,6 +127,20 @@ class Compilation:
         limit = module.attributes["npuc.max_context"]
         assert isinstance(limit, IntegerAttr)
         return choose_buckets(self.buckets, context=limit.value.data, max_context=self.max_context)
+
+    def _checks(self, module: ModuleOp, buckets: Sequence[Bucket]) -> list[Instrument]:
+        """The check of passes, if it is asked for."""
+        if self.check is None:
+            return []
+        from npuc.passes.check_passes import PassCheck, read_prompt
+        from npuc.passes.evaluation import Call, Evaluator
+
+        checkpoint = open_checkpoint(
+            self.model, revision=self.revision, local_files_only=self.local_files_only
+        )
+        prompt = read_prompt(self.check.input, checkpoint.root, _integer(module, "npuc.vocab_size"))
+        calls = [Call.of(bucket, prompt) for bucket in buckets]
+        return [PassCheck(Evaluator(checkpoint.root, self.target, calls), self.check, self.checked)]
 
     def _after_phase(self, name: str, module: ModuleOp) -> None:
         if self.dump_dir is not None:
@@ -189,7 +211,13 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
             for p in written.programs
         ],
         "phases": [{"name": p.name, "seconds": p.seconds} for p in compilation.phases],
+        "checks": check_data(compilation.checked),
     }
+
+
+def check_data(checked: Sequence[Checked]) -> list[dict[str, Any]]:
+    """The steps that were checked, for programs."""
+    return [{"name": step.name, **step.figures._asdict()} for step in checked]
 
 
 def compile(

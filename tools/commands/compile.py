@@ -18,6 +18,7 @@ from npuc.tools.command import Outcome, UsageError, duration, progress_bar, size
 from npuc.tools.ir_flags import add_ir_flags, instruments, text_form
 
 if TYPE_CHECKING:
+    from npuc.passes.check_passes import CheckOptions
     from npuc.passes.compile import Compilation
     from npuc.passes.instrumentation import Instrument
 
@@ -60,7 +61,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     phases.add_argument(
         "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
     )
+    _add_check(parser.add_argument_group("checking passes"))
     add_ir_flags(parser, verify_each=False)
+
+
+def _add_check(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage]
+    group.add_argument(
+        "--check",
+        nargs="?",
+        const="every",
+        choices=("every", "phases"),
+        help="compare what the IR computes before and after every pass, or phase; fail at the first drift",
+    )
+    group.add_argument(
+        "--check-input", type=Path, metavar="FILE", help="text or token ids; default a fixed prompt"
+    )
+    group.add_argument(
+        "--check-tolerance", type=float, metavar="X", help="relative error; default 1e-4, bfloat16 5e-2"
+    )
+    group.add_argument(
+        "--check-dir",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where IR that drifts is left; default: here",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -95,7 +120,18 @@ def _compilation(
         compile_from=arguments.compile_from,
         dump_dir=arguments.dump_compilation_phases_to,
         instruments=watching,
+        check=_check(arguments),
         progress=progress,
+    )
+
+
+def _check(arguments: argparse.Namespace) -> CheckOptions | None:
+    from npuc.passes.check_passes import CheckOptions
+
+    if arguments.check is None:
+        return None
+    return CheckOptions(
+        arguments.check, arguments.check_input, arguments.check_tolerance, arguments.check_dir
     )
 
 
@@ -132,6 +168,7 @@ def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
     """Compile up to a phase before the last and print the IR."""
     with progress_bar(not arguments.json) as bar:
         from npuc.ir.printing import print_ir
+        from npuc.passes.compile import check_data
 
         def phase(name: str) -> None:
             bar(name, PHASES.index(name) / len(PHASES))
@@ -140,7 +177,8 @@ def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
         module, _ = compilation.lowered()
         text = print_ir(module, form=text_form(arguments))
     phases = [{"name": p.name, "seconds": p.seconds} for p in compilation.phases]
-    data: dict[str, object] = {"phase": arguments.compile_to, "phases": phases}
+    checks = check_data(compilation.checked)
+    data: dict[str, object] = {"phase": arguments.compile_to, "phases": phases, "checks": checks}
     if arguments.output is None:
         return Outcome({**data, "text": text}, text.rstrip("\n"))
     arguments.output.write_text(text, encoding="utf-8")

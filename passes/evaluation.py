@@ -1,0 +1,278 @@
+"""What a module computes, at any level, for given calls of its programs.
+
+Graph modules are run by `ir.interpret`, buffers by `ir.interpret_tile`, commands, encoded, by the simulator.
+The caches hold contents that depend on their place alone, so that any program can be run by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from npuc.frontends.weights import WeightReader
+from npuc.ir import graph, tile
+from npuc.ir.interpret import Caches, Interpreter, Runtime, torch_type
+from npuc.ir.interpret_tile import TileMemory, interpret_tile
+from npuc.ir.legality import module_path
+from npuc.ir.npu import ProgramOp
+from npuc.passes.buckets import Bucket
+from npuc.passes.checking import place_values
+from npuc.passes.target_option import machine_of
+from torch import Tensor
+from xdsl.dialects.builtin import MemRefType, ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation
+
+
+class Place(NamedTuple):
+    """Where a value comes from: the checkpoint module, the value's name and the operation's."""
+
+    module: str
+    value: str
+    operation: str
+
+
+Watch = Callable[[Place, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a program.
+
+    Attributes:
+        bucket: its shape.
+        tokens: [batch, new tokens], int32.
+        position: tokens already in each row's cache.
+        valid: new tokens in each row.
+    """
+
+    bucket: Bucket
+    tokens: Tensor
+    position: tuple[int, ...]
+    valid: tuple[int, ...]
+
+    @classmethod
+    def of(cls, bucket: Bucket, prompt: Sequence[int]) -> Call:
+        """A call with each row's tokens from another place of the prompt, rows of different length."""
+        rows, count = range(bucket.batch), bucket.new_tokens
+        tokens = [[prompt[(row + i) % len(prompt)] for i in range(count)] for row in rows]
+        valid = tuple(max(1, min(count, len(prompt)) - row % 3) for row in rows)
+        start = (bucket.length - count,) * bucket.batch
+        return cls(bucket, torch.tensor(tokens, dtype=torch.int32), start, valid)
+
+    @property
+    def positions(self) -> Tensor:
+        """The position of each token [batch, new tokens]; the last valid one repeats."""
+        steps = torch.arange(self.bucket.new_tokens, dtype=torch.int32)[None]
+        last = torch.tensor(self.valid, dtype=torch.int32)[:, None] - 1
+        return torch.tensor(self.position, dtype=torch.int32)[:, None] + torch.minimum(steps, last)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime parameters: row b uses slot b."""
+        rows = range(self.bucket.batch)
+        return Runtime(list(rows), list(self.position), list(self.valid), self.bucket.length)
+
+
+class _AnyLevel(Interpreter):
+    """The graph interpreter for modules in which weights are packed and may be longer than their uses."""
+
+    def evaluate(self, op: Operation, args: list[Tensor], layer: int | None) -> list[Tensor]:
+        results = super().evaluate(op, args, layer)
+        if not isinstance(op, graph.ParamOp):
+            return results
+        value = results[0]
+        for dim, size in enumerate(graph.shape_of(op.results[0])):
+            if isinstance(size, int) and value.shape[dim] > size:
+                value = value.narrow(dim, 0, size)
+        return [value]
+
+
+@dataclass
+class Evaluator:
+    """Runs modules of one compile.
+
+    Attributes:
+        root: directory of the checkpoint.
+        target: name or description of the machine.
+        calls: the programs to run.
+    """
+
+    root: Path
+    target: str
+    calls: Sequence[Call]
+    packed: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict[tuple[str, str], list[Tensor]])
+
+    @cached_property
+    def reader(self) -> WeightReader:
+        """Reads weights and keeps them, for they are read again after every pass."""
+        return WeightReader(self.root, keep=True)
+
+    def outputs(self, module: ModuleOp) -> dict[str, Tensor]:
+        """Logits of each call: ``NAME.all`` [valid tokens, V] and ``NAME.last`` [batch, V]."""
+        if any(isinstance(op, ProgramOp) for op in module.walk()):
+            from npuc.passes.simulation import simulated
+
+            return simulated(self, module)
+        found: dict[str, Tensor] = {}
+        for call in self.calls:
+            found |= self.run(module, call)
+        return found
+
+    def run(self, module: ModuleOp, call: Call, watch: Watch | None = None) -> dict[str, Tensor]:
+        """Logits of one call of a module above commands.
+
+        Args:
+            watch: told each result of an operation, with its place.
+        """
+        nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
+        program = next((m for m in nested if symbol(m) == call.bucket.name), None)
+        if program is not None and any(op.name.startswith("tile.") for op in program.walk()):
+            return self._tile(module, program, call, watch)
+        return self._graph(module, program, call, watch)
+
+    def _graph(
+        self, module: ModuleOp, program: ModuleOp | None, call: Call, watch: Watch | None
+    ) -> dict[str, Tensor]:
+        caches = Caches(call.bucket.length)
+        declarations = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.CacheDeclOp)}
+        for name, heads, sizes, layers, kind in cache_shapes(module):
+            for part, table in enumerate((caches.keys, caches.values)):
+                shape = (heads, call.bucket.length, sizes[part])
+                table[name] = filled(shape, layers, call.bucket.batch, part, kind)
+        interpreter = _AnyLevel(program or module, self.reader, caches, _observer(watch))
+        weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}
+        packed = {
+            op.sym_name.data: weights[op.weight.string_value()]
+            for op in module.ops
+            if isinstance(op, tile.PackedOp)
+        }
+        interpreter.symbols |= weights | packed
+        placed = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.CacheOp)}
+        interpreter.declarations |= declarations | placed  # pyright: ignore[reportAttributeAccessIssue]
+        function = "main" if program is None else "all"
+        inputs = [call.tokens, call.positions]
+        count = len(interpreter.functions[function].body.block.args)
+        (logits,) = interpreter.run(function, inputs[:count], call.runtime)
+        last = _last_of_all(call, logits)
+        return {**logits_of(call, "all", logits), **logits_of(call, "last", last)}
+
+    def _tile(
+        self, module: ModuleOp, program: ModuleOp, call: Call, watch: Watch | None
+    ) -> dict[str, Tensor]:
+        machine = machine_of(self.target)
+        found: dict[str, Tensor] = {}
+        functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
+        ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}
+        for entry in ("all", "last"):
+            kind = functions[entry].body.block.args[-1].type
+            assert isinstance(kind, MemRefType)
+            logits = torch.full(kind.get_shape(), torch.nan, dtype=torch_type(kind.element_type))
+            memory = TileMemory(
+                slices={name: memory.slices for name, memory in machine.memories.items()},
+                weight=lambda name, ordinal: self.layers(module, ops[name])[ordinal or 0],
+                caches={
+                    (name, ("key", "value")[part]): filled(shape, layers, slots, part, element)
+                    for name, layers, slots, shapes, element in placed_caches(module)
+                    for part, shape in enumerate(shapes)
+                },
+                runtime=call.runtime,
+            )
+            inputs = [call.tokens, call.positions][: len(functions[entry].body.block.args) - 1]
+            interpret_tile(program, entry, [*inputs, logits], memory, observe=_tile_observer(watch))
+            found |= logits_of(call, entry, logits)
+        return found
+
+    def layers(self, module: ModuleOp, op: tile.PackedOp) -> list[Tensor]:
+        """The packed tensors of each layer of a weight."""
+        from npuc.runtime.weight_packing import ModuleWeights
+
+        key = op.sym_name.data, f"{op.recipe} {op.layers}"
+        if key not in self.packed:
+            self.packed[key] = [t.contiguous() for t in ModuleWeights(module, self.root).layers(op)]
+        return self.packed[key]
+
+
+def symbol(module: ModuleOp) -> str:
+    """The name of a nested module."""
+    return "" if module.sym_name is None else module.sym_name.data
+
+
+def filled(shape: Sequence[int], layers: Sequence[int], slots: int, part: int, dtype: torch.dtype) -> Tensor:
+    """A cache [layers, slots, heads, length, size] with contents that its places decide."""
+    rows = [
+        torch.stack([place_values(shape, layer, slot, part) for slot in range(slots)]) for layer in layers
+    ]
+    return torch.stack(rows).to(dtype)
+
+
+def cache_shapes(
+    module: ModuleOp,
+) -> Iterator[tuple[str, int, tuple[int, int], tuple[int, ...], torch.dtype]]:
+    """Name, heads, key and value size, layers and type of each cache, placed or not."""
+    for op in module.ops:
+        if isinstance(op, graph.CacheDeclOp):
+            sizes = tile.integer(op.key_size), tile.integer(op.value_size)
+            layers = tile.ints(op.layers)
+            yield op.sym_name.data, tile.integer(op.heads), sizes, layers, torch_type(op.type)
+    for name, layers, _, ((heads, _, key), (_, _, value)), dtype in placed_caches(module):
+        yield name, heads, (key, value), layers, dtype
+
+
+Shape3 = tuple[int, int, int]
+
+
+def placed_caches(
+    module: ModuleOp,
+) -> Iterator[tuple[str, tuple[int, ...], int, tuple[Shape3, Shape3], torch.dtype]]:
+    """Name, layers, slots, shapes [heads, length, size] and type of each placed cache."""
+    for op in module.ops:
+        if isinstance(op, tile.CacheOp):
+            key, value = op.key_type.get_shape(), op.value_type.get_shape()
+            shapes = (key[0], key[1], key[2]), (value[0], value[1], value[2])
+            dtype = torch_type(op.key_type.element_type)
+            yield op.sym_name.data, tile.ints(op.layers), tile.integer(op.slots), shapes, dtype
+
+
+def logits_of(call: Call, entry: str, logits: Tensor) -> dict[str, Tensor]:
+    """The valid logits of an entry, ``all`` or ``last``, by the name of the output."""
+    name = f"{call.bucket.name}.{entry}"
+    if entry == "last":
+        return {name: logits.reshape(call.bucket.batch, -1).float()}
+    rows = zip(logits.reshape(*call.tokens.shape, -1), call.valid, strict=True)
+    return {name: torch.cat([row[:count] for row, count in rows]).float()}
+
+
+def _last_of_all(call: Call, logits: Tensor) -> Tensor:
+    return torch.stack([row[count - 1] for row, count in zip(logits, call.valid, strict=True)])
+
+
+def _observer(watch: Watch | None) -> Callable[[Operation, int | None, Sequence[Tensor]], None] | None:
+    if watch is None:
+        return None
+
+    def observe(op: Operation, layer: int | None, results: Sequence[Tensor]) -> None:
+        for value, tensor in zip(op.results, results, strict=True):
+            path = module_path(op).replace("{}", str(layer)) if layer is not None else module_path(op)
+            if tensor.is_floating_point():
+                watch(Place(path, value.name_hint or "", op.name), tensor.clone())
+
+    return observe
+
+
+def _tile_observer(watch: Watch | None) -> Callable[[Operation, Sequence[Tensor]], None] | None:
+    if watch is None:
+        return None
+
+    def observe(op: Operation, buffers: Sequence[Tensor]) -> None:
+        assert isinstance(op, tile.PassOp | tile.CopyOp)
+        number = op.spec.ports["out" if isinstance(op, tile.PassOp) else "dst"].buffer
+        name = op.buffers[number].name_hint or ""
+        if buffers[number].is_floating_point():
+            watch(Place(module_path(op), name, op.name), buffers[number].clone())
+
+    return observe
