@@ -10,6 +10,7 @@ import sympy
 import torch
 from npuc.frontends import aten_compute, aten_elementwise, aten_shape
 from npuc.frontends.checkpoint import open_checkpoint
+from npuc.frontends.declared import DeclaredCheckpoint
 from npuc.frontends.fx_import import FxImporter, module_path
 from npuc.frontends.layer_kinds import LayerKind
 from npuc.frontends.trace_model import SIZES, TracedGraph, TracedModel, trace_model
@@ -38,12 +39,14 @@ def import_model(
     dtype: str = "float32",
     revision: str | None = None,
     local_files_only: bool = False,
+    weights: bool = True,
 ) -> ModuleOp:
     """Imports a causal language model.
 
     Args:
         path_or_id: a directory with config.json and safetensors, or a hub id.
         dtype: the compile type, ``float32`` or ``bfloat16``; weights are converted when read.
+        weights: whether to look for weights; without, those of the configuration are declared.
 
     Raises:
         UserError: when the checkpoint, its architecture or one of its operators is not supported.
@@ -60,6 +63,8 @@ def import_model(
             remedy="use the unquantized checkpoint",
         )
     traced = trace_model(config, _DTYPES[dtype])
+    if not weights:
+        checkpoint = DeclaredCheckpoint(checkpoint.root, traced.model)
     module = ModuleImporter(traced, WeightTable(traced.model, checkpoint)).run()
     module.attributes |= _description(config, dtype)
     try:

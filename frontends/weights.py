@@ -294,6 +294,9 @@ class WeightReader:
 
     def _range(self, entries: Mapping[str, Any]) -> TensorSource:
         file = entries["file"].data
+        if not file:
+            remedy = "import the checkpoint with its weights"
+            raise UserError("no-weights", "the module has no weights", where=str(self.root), remedy=remedy)
         if Path(file).name != file:
             raise UserError("bad-source", f"the source file {file!r} is not in the checkpoint's directory")
         shape = tuple(int(d) for d in ints(entries["shape"]))

@@ -61,6 +61,7 @@ class Compilation:
         check: compare what the module computes before and after passes.
         checked: the steps that were.
         progress: told the name of each step as it begins.
+        weights: whether to read and store weights; without, the artifact is for timing only.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Compilation:
     check: CheckOptions | None = None
     checked: list[Checked] = field(default_factory=lambda: [])
     progress: Callable[[str], None] | None = None
+    weights: bool = True
     phases: list[PhaseTime] = field(default_factory=list)
 
     def lowered(self) -> tuple[ModuleOp, list[Bucket]]:
@@ -109,7 +111,11 @@ class Compilation:
 
     def _imported(self) -> ModuleOp:
         module = import_model(
-            self.model, dtype=self.dtype, revision=self.revision, local_files_only=self.local_files_only
+            self.model,
+            dtype=self.dtype,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            weights=self.weights,
         )
         finish_phase(module, "import")
         return module
@@ -189,14 +195,11 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         emitted = emit_programs(module, compilation.target)
         for program in emitted:
             writer.add_program(program.name, program_bytes(program.program))
-        weights = ModuleWeights(module, checkpoint.root)
-        weight_writer = writer.weights(weights.plan())
-        weights.write(weight_writer)
-        header = weight_writer.close()
+        weights = _write_weights(module, writer, checkpoint) if compilation.weights else ()
         writer.copy_model_files(checkpoint.root)
         if is_description(compilation.target):
             writer.add_file(MACHINE_FILE, Path(compilation.target).read_bytes())
-        manifest = _manifest(compilation, module, buckets, emitted, weights, header, checkpoint)
+        manifest = _manifest(compilation, module, buckets, emitted, weights, checkpoint)
         written = writer.finish(manifest)
         compilation.phases.append(PhaseTime("emit", perf_counter() - emit_start))
     sizes = {entry.path: entry.bytes for entry in written.files}
@@ -205,7 +208,7 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         "seconds": perf_counter() - start,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "program_bytes": sum(sizes[p.file] for p in written.programs),
-        "weight_bytes": sizes[rank_file(0)],
+        "weight_bytes": sum(sizes[rank.file] for rank in written.weights),
         "programs": [
             {"name": p.name, "kind": p.kind, "batch": p.batch, "length": p.length, "bytes": sizes[p.file]}
             for p in written.programs
@@ -230,6 +233,7 @@ def compile(
     max_context: int | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    weights: bool = True,
 ) -> dict[str, Any]:
     """Compiles a checkpoint to an artifact; `irc compile` as a function.
 
@@ -239,6 +243,7 @@ def compile(
         target: a registered NPU, or the path of a machine description.
         buckets: static shapes to compile; empty for those of the model's context.
         dtype: ``float32`` or ``bfloat16``.
+        weights: without, the artifact is for timing only and config.json is enough.
 
     Returns:
         As `compile_model`.
@@ -254,8 +259,21 @@ def compile(
         max_context=max_context,
         revision=revision,
         local_files_only=local_files_only,
+        weights=weights,
     )
     return compile_model(compilation, Path(output))
+
+
+def _write_weights(
+    module: ModuleOp, writer: ArtifactWriter, checkpoint: Checkpoint
+) -> tuple[RankWeights, ...]:
+    """Reads, packs and writes the weights; returns where they go."""
+    weights = ModuleWeights(module, checkpoint.root)
+    weight_writer = writer.weights(weights.plan())
+    weights.write(weight_writer)
+    header = weight_writer.close()
+    base, _ = memory_map(module)["weights"]
+    return (RankWeights(0, rank_file(0), header, weights.placements(base)),)
 
 
 def _manifest(
@@ -263,8 +281,7 @@ def _manifest(
     module: ModuleOp,
     buckets: Sequence[Bucket],
     emitted: Sequence[EmittedProgram],
-    weights: ModuleWeights,
-    header: str,
+    weights: tuple[RankWeights, ...],
     checkpoint: Checkpoint,
 ) -> Manifest:
     regions = {name: Region(*pair) for name, pair in memory_map(module).items()}
@@ -273,7 +290,7 @@ def _manifest(
         npuc=npuc.__version__,
         target=machine_of(compilation.target).name if described else compilation.target,
         dtype={"float32": "f32", "bfloat16": "bf16"}[_string(module, "npuc.dtype")],
-        source=_source(checkpoint),
+        source=_source(checkpoint, weights=bool(weights)),
         recipe=None,
         pipeline=pipeline_string(MACHINE_FILE if described else compilation.target, buckets),
         vocab_size=_integer(module, "npuc.vocab_size"),
@@ -286,7 +303,7 @@ def _manifest(
         memory=regions,
         programs=tuple(_program(p, b) for p, b in zip(emitted, buckets, strict=True)),
         caches=tuple(_caches(module, regions["cache"].base)),
-        weights=(RankWeights(0, rank_file(0), header, weights.placements(regions["weights"].base)),),
+        weights=weights,
     )
 
 
@@ -325,11 +342,11 @@ def _caches(module: ModuleOp, base: int) -> list[Cache]:
     return found
 
 
-def _source(checkpoint: Checkpoint) -> Source:
+def _source(checkpoint: Checkpoint, *, weights: bool) -> Source:
     """What the checkpoint was: hashes of its configuration and of its weight files' headers."""
     config = (checkpoint.root / "config.json").read_bytes()
     architectures = checkpoint.config_json.get("architectures") or ["unknown"]
-    files = sorted({source.file for source in checkpoint.tensors.values()})
+    files = sorted({source.file for source in checkpoint.tensors.values()}) if weights else []
     return Source(
         name=checkpoint.root.name,
         architecture=str(architectures[0]),

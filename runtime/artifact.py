@@ -381,8 +381,15 @@ class Artifact:
         """The weights of a rank, for reading.
 
         Raises:
-            UserError: ``damaged-weights`` or ``inconsistent-artifact``.
+            UserError: ``no-weights``, ``damaged-weights`` or ``inconsistent-artifact``.
         """
+        if not self.manifest.weights:
+            raise UserError(
+                "no-weights",
+                "the artifact was compiled without weights and is for timing only",
+                where=str(self.path),
+                remedy="compile the checkpoint without --no-weights",
+            )
         entry = self.manifest.weights[rank]
         weights = WeightFile(self.file_path(entry.file), entry.header_sha256)
         _check_weights(weights, entry, self.manifest.memory)

@@ -131,6 +131,7 @@ class SimulatorDevice:
         self._artifact = artifact
         self.manifest = artifact.manifest
         machine = artifact.machine
+        weights = artifact.weights()
         end = max(region.end for region in self.manifest.memory.values())
         if end > machine.main.size:
             raise UserError(
@@ -139,7 +140,6 @@ class SimulatorDevice:
                 where=str(artifact.path),
             )
         self.simulator = Simulator(machine, end)
-        weights = artifact.weights()
         for placement in self.manifest.weights[0].tensors:
             upload(weights, placement, self.simulator.write)
         cache = self.manifest.memory["cache"]

@@ -140,6 +140,7 @@ class Manifest:
     """Everything the runtime needs to know; see the classes above.
 
     ``buckets`` maps prefill to BxN, decode to BxL and extend to BxNxL; ``pipeline`` is the string of passes.
+    Without ``weights`` the artifact is for timing only.
     """
 
     format: int = FORMAT
@@ -273,7 +274,7 @@ def _check_numbers(manifest: Manifest) -> None:
     ranks = manifest.parallel.tensor_parallel
     if (
         ranks < 1
-        or len(manifest.weights) != ranks
+        or len(manifest.weights) not in (0, ranks)
         or any(w.rank != i for i, w in enumerate(manifest.weights))
     ):
         raise _inconsistent(f"{ranks} ranks with weights of ranks {[w.rank for w in manifest.weights]}")

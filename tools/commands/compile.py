@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar=f"{SPELLING[kind]},…",
             help=f"shapes of the {kind} programs, e.g. {EXAMPLE[kind]}",
         )
+    numbers.add_argument(
+        "--no-weights", action="store_true", help="for timing only: config.json is enough, nothing can be run"
+    )
     numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
     phases = parser.add_argument_group("phases", ", ".join(PHASES))
     phases.add_argument(
@@ -122,6 +125,7 @@ def _compilation(
         instruments=watching,
         check=_check(arguments),
         progress=progress,
+        weights=not arguments.no_weights,
     )
 
 
@@ -152,7 +156,7 @@ def summary(found: dict[str, Any]) -> str:
     programs = [[f"  {p['name']}", size(p["bytes"])] for p in found["programs"]]
     return "\n".join(
         [
-            f"{found['artifact']}: {len(programs)} programs and {size(found['weight_bytes'])} of weights, "
+            f"{found['artifact']}: {len(programs)} programs and {_weights(found)}, "
             f"in {duration(found['seconds'])} with {size(found['peak_rss_bytes'])} of memory",
             "",
             "Phases:",
@@ -162,6 +166,11 @@ def summary(found: dict[str, Any]) -> str:
             table(programs, right=(1,)),
         ]
     )
+
+
+def _weights(found: dict[str, Any]) -> str:
+    moved = found["weight_bytes"]
+    return f"{size(moved)} of weights" if moved else "no weights (for timing only)"
 
 
 def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:

@@ -66,6 +66,8 @@ def _artifact(path: Path, check: bool) -> Outcome:
         ["context", f"{manifest.max_context} positions, {manifest.slots} cache slots"],
         ["memory", ", ".join(f"{name} {size(region.bytes)}" for name, region in manifest.memory.items())],
     ]
+    if not manifest.weights:
+        rows.append(["weights", "none: for timing only"])
     programs = [[f"  {p.name}", size(sizes[p.file]), ", ".join(p.entries)] for p in manifest.programs]
     files = [[f"  {entry.path}", size(entry.bytes), entry.sha256[:16]] for entry in manifest.files]
     note = ["", "Every file has the hash that the manifest says."] if check else []

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from npuc.ir.errors import UserError
 from npuc.runtime.artifact import Artifact, ArtifactWriter
 from npuc.runtime.json_schema import canonical_json, encode, parse_json
-from npuc.runtime.manifest import FileEntry, Region, check_path, read_manifest, write_manifest
+from npuc.runtime.manifest import FileEntry, Parallel, Region, check_path, read_manifest, write_manifest
 from npuc.runtime.weights import TensorPlan
 from safetensors.torch import load_file
 
@@ -129,7 +129,7 @@ def test_unlisted_files_are_found_by_check(small_artifact: Path) -> None:
         ({"vocab_size": 33}, "has shape"),
         ({"memory": {"weights": Region(0, 1)}}, "memory has the parts"),
         ({"files": (FileEntry("../x", 1, ""),)}, "plain relative path"),
-        ({"weights": ()}, "1 ranks with weights of ranks"),
+        ({"parallel": Parallel(2)}, r"2 ranks with weights of ranks \[0\]"),
         ({"dtype": "f31"}, "f31"),
     ],
 )

@@ -11,9 +11,12 @@ import torch
 from npuc.ir.errors import UserError
 from npuc.passes.buckets import Bucket
 from npuc.passes.compile import Compilation, compile_model
+from npuc.passes.target_option import machine_of
+from npuc.runtime.artifact import Artifact
 from npuc.runtime.llm import LLM
 from npuc.runtime.sampling import SamplingParams
 from npuc.runtime.verify import verify
+from npuc.tools.commands.profile import time_program
 
 BUCKETS = (
     Bucket("prefill", 1, 8, 8),
@@ -59,6 +62,23 @@ def test_every_program_is_verified(compiled: Path, tiny_model: Path) -> None:
     assert report["max_rel_error"] < 1e-5
     assert report["top1_agreement"] == 1.0
     assert {p["name"] for p in report["programs"]} == {b.name for b in BUCKETS}
+
+
+def test_configuration_alone_is_timed_but_not_run(tiny_model: Path, tmp_path: Path) -> None:
+    """The programs are the same as with weights, so is their time; running them is refused."""
+    (tmp_path / "model").mkdir()
+    shutil.copy(tiny_model / "config.json", tmp_path / "model")
+    programs: list[bytes] = []
+    for model, weights in ((tmp_path / "model", False), (tiny_model, True)):
+        output = tmp_path / f"weights-{weights}"
+        found = compile_model(Compilation(str(model), "rngd", buckets=BUCKETS[:1], weights=weights), output)
+        assert (found["weight_bytes"] > 0) == weights
+        programs.append((output / "programs/prefill_1x8.stage0.elf").read_bytes())
+    assert programs[0] == programs[1]
+    artifact = Artifact(tmp_path / "weights-False")
+    assert time_program(artifact, artifact.manifest.programs[0], machine_of("rngd")).cycles > 0
+    with pytest.raises(UserError, match="compiled without weights and is for timing only"):
+        LLM(artifact.path).generate([[5]], SamplingParams(max_tokens=1))
 
 
 def test_damaged_programs_do_not_run(compiled: Path, tmp_path: Path) -> None:
