@@ -11,7 +11,6 @@ import torch
 from npuc.ir.errors import UserError
 from npuc.passes.buckets import Bucket
 from npuc.passes.compile import Compilation, compile_model
-from npuc.passes.target_option import machine_of
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.llm import LLM
 from npuc.runtime.sampling import SamplingParams
@@ -76,7 +75,7 @@ def test_configuration_alone_is_timed_but_not_run(tiny_model: Path, tmp_path: Pa
         programs.append((output / "programs/prefill_1x8.stage0.elf").read_bytes())
     assert programs[0] == programs[1]
     artifact = Artifact(tmp_path / "weights-False")
-    assert time_program(artifact, artifact.manifest.programs[0], machine_of("rngd")).cycles > 0
+    assert time_program(artifact, artifact.manifest.programs[0], artifact.machine).cycles > 0
     with pytest.raises(UserError, match="compiled without weights and is for timing only"):
         LLM(artifact.path).generate([[5]], SamplingParams(max_tokens=1))
 
