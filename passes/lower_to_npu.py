@@ -13,8 +13,9 @@ from npuc.passes.addresses import Addresses, Copies, argument_address
 from npuc.passes.algorithms.registers import OutOfRegisters, Registers, Sum
 from npuc.passes.allocate_buffers import copies_of
 from npuc.passes.command_fields import Address, NoSuchCommand, Operand, operand_of
+from npuc.passes.costs import instruction_of
 from npuc.passes.programs import callees_first, calls_of, entries, programs
-from npuc.passes.select_commands import choice_of, instruction_of, module_path
+from npuc.passes.select_commands import choice_of, module_path
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import MemRefType, ModuleOp
@@ -177,7 +178,7 @@ class _Function:
             field_name = "limit" if isinstance(spec, tile.CopySpec) else "limit.limit"
             limits["limit"] = self._limit(choice[0], field_name, spec.limit, op.indices)
         try:
-            plain = instruction_of(self.machine, op, choice, operands, limits)
+            plain = instruction_of(self.machine, spec, choice, operands, limits)
         except NoSuchCommand as error:
             self._report(op, [f"{choice[0]}: {error}"])
             return

@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from npuc.backends.machine import Machine
 from npuc.ir import graph, tile
 from npuc.ir.shapes import row_major_strides
 from npuc.ir.tile import HostAttr, SlicedAttr
-from npuc.passes.algorithms.chains import vector_units
+from npuc.passes.algorithms.chains import VectorUnits, vector_units
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.assign_layouts import placement_of
-from npuc.passes.lowering import attention, movement, rules
+from npuc.passes.live_bytes import live_bytes
+from npuc.passes.lowering import attention, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.function import FunctionLowering
 from npuc.passes.lowering.views import View, dense
 from npuc.passes.pack_weights import storage_type
+from npuc.passes.programs import buffer_bytes
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IndexType, MemRefType, ModuleOp, TensorType
@@ -26,6 +29,10 @@ from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
+
+STAGED = 0.875
+"""How much of the local memory tensors and copies of weights may take; the rest is for small things."""
+COPIES_UNDER_WAY = 3
 
 Rule = Callable[[FunctionLowering, Any], None]
 
@@ -39,7 +46,7 @@ RULES: dict[type[Operation], Rule] = {
     graph.WhereOp: rules.lower_where,
     graph.CastOp: rules.lower_cast,
     graph.GatedOp: rules.lower_gated,
-    graph.LinearOp: rules.lower_linear,
+    graph.LinearOp: linear.lower_linear,
     graph.RmsNormOp: rules.lower_rms_norm,
     graph.LayerNormOp: rules.lower_layer_norm,
     graph.ReduceOp: rules.lower_reduce,
@@ -70,9 +77,7 @@ class LowerToTilePass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
-        context = _Context(
-            op, geometry_of(machine), Emitter(geometry_of(machine), vector_units(machine), Block())
-        )
+        context = _Context(op, machine, geometry_of(machine), vector_units(machine))
         for bucket in op.body.block.ops:
             if isinstance(bucket, ModuleOp):
                 context.lower_bucket(bucket)
@@ -81,8 +86,9 @@ class LowerToTilePass(ModulePass):
 @dataclass
 class _Context:
     module: ModuleOp
+    machine: Machine
     geometry: Geometry
-    emitter: Emitter
+    units: VectorUnits
 
     def lower_bucket(self, bucket: ModuleOp) -> None:
         """Replaces each function of the bucket by its lowering."""
@@ -113,6 +119,18 @@ class _Context:
         flat = align(prod(shape), max(self.geometry.granule // 2, 1))
         return tile.buffer_type((slices, flat), element, self.geometry.local)
 
+    def _staging(self, function: FuncOp) -> int:
+        """Bytes of local memory for one copy of weights: several shall be under way at once."""
+
+        def size(value: SSAValue) -> int:
+            kind = self._argument(value.type)
+            assert isinstance(kind, MemRefType)
+            local = tile.memory_of(kind) == self.geometry.local
+            return buffer_bytes(self.machine, kind) if local else 0
+
+        alive = max(live_bytes(function.body.block, size).values(), default=0)
+        return max(0, int(STAGED * self.geometry.local_bytes) - alive) // COPIES_UNDER_WAY
+
     def _function(self, function: FuncOp, batch: int, length: int) -> FuncOp:
         name = function.sym_name.data
         is_layer = name != "body" and not name.startswith("head_")
@@ -122,12 +140,13 @@ class _Context:
         lead: list[Attribute] = [IndexType()] if is_layer else []
         block = Block(arg_types=[*lead, *inputs, *destinations])
         low = FunctionLowering(
-            Emitter(self.geometry, self.emitter.units, block),
+            Emitter(self.machine, self.geometry, self.units, block),
             {p.sym_name.data: p for p in self.module.body.block.ops if isinstance(p, tile.PackedOp)},
             {c.sym_name.data: c for c in self.module.body.block.ops if isinstance(c, tile.CacheOp)},
             block.args[0] if is_layer else None,
             batch,
             length,
+            self._staging(function),
         )
         if is_layer:
             block.args[0].name_hint = "layer"

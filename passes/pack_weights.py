@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from npuc.backends.machine import Machine
 from npuc.ir import graph, tile
 from npuc.ir.tile import HostAttr, SlicedAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
+from npuc.passes.algorithms.linear_tiles import LinearShape, LinearTile, NoTile
 from npuc.passes.algorithms.regions import align
 from npuc.passes.assign_layouts import placement_of
+from npuc.passes.command_fields import element_name
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.target_option import machine_of
+from npuc.passes.tile_choice import choose_tile
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
     DictionaryAttr,
@@ -46,17 +50,21 @@ class PackWeightsPass(ModulePass):
     target: str
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        packer = _Packer(op, geometry_of(machine_of(self.target)))
-        for bucket in op.body.block.ops:
-            if isinstance(bucket, ModuleOp):
-                packer.pack_bucket(bucket)
+        machine = machine_of(self.target)
+        packer = _Packer(op, machine, geometry_of(machine))
+        packer.pack([bucket for bucket in op.body.block.ops if isinstance(bucket, ModuleOp)])
         packer.place()
 
 
 @dataclass
 class _Packer:
     module: ModuleOp
+    machine: Machine
     geometry: Geometry
+    rows: dict[tuple[str, LinearShape], set[int]] = field(
+        default_factory=dict[tuple[str, LinearShape], set[int]]
+    )
+    tiles: dict[tuple[object, ...], LinearTile] = field(default_factory=dict[tuple[object, ...], LinearTile])
     packed: dict[tuple[object, ...], tile.PackedOp] = field(default_factory=dict)
     groups: dict[tuple[int, ...] | None, list[tile.PackedOp]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -64,6 +72,13 @@ class _Packer:
     def __post_init__(self) -> None:
         ops = self.module.body.block.ops
         self.weights = {w.sym_name.data: w for w in ops if isinstance(w, graph.WeightOp)}
+
+    def pack(self, buckets: Sequence[ModuleOp]) -> None:
+        """Packs every weight of the buckets."""
+        for bucket in buckets:
+            self._note_rows(bucket)
+        for bucket in buckets:
+            self.pack_bucket(bucket)
 
     def pack_bucket(self, bucket: ModuleOp) -> None:
         layers = layers_by_callee(bucket)
@@ -81,7 +96,7 @@ class _Packer:
         if self.weights[symbol].layer_list is None:
             layers = None
         for use in list(op.result.uses):
-            recipe, packed_shape = self._recipe(use.operation, use.index, op.result, shape)
+            recipe, packed_shape = self._recipe(use.operation, use.index, op.result, symbol, shape)
             packed = self._packed(symbol, graph.element_of(op.result), recipe, packed_shape, layers)
             param = graph.ParamOp(packed.sym_name.data, _placed_type(op.result))
             take_attributes(param, op)
@@ -121,11 +136,11 @@ class _Packer:
         return next(op for op in self.module.body.block.ops if isinstance(op, ModuleOp))
 
     def _recipe(
-        self, user: Operation, index: int, value: OpResult, shape: tuple[int, ...]
+        self, user: Operation, index: int, value: OpResult, symbol: str, shape: tuple[int, ...]
     ) -> tuple[list[DictionaryAttr], tuple[int, ...]]:
         """Packing steps and packed shape of a weight of `shape` in one role."""
         if isinstance(user, graph.LinearOp) and index == 1:
-            return self._linear_recipe(user, shape)
+            return self._linear_recipe(user, symbol, shape)
         if isinstance(user, graph.EmbeddingOp) and index == 0:
             width = self.geometry.padded(shape[1])
             return [_step("pad", shape=(shape[0], width))], (shape[0], width)
@@ -145,24 +160,55 @@ class _Packer:
         return [_step("reshape", shape=(count,)), _step("pad", shape=(whole,))], (whole,)
 
     def _linear_recipe(
-        self, user: graph.LinearOp, shape: tuple[int, ...]
+        self, user: graph.LinearOp, symbol: str, shape: tuple[int, ...]
     ) -> tuple[list[DictionaryAttr], tuple[int, ...]]:
-        """W[N,K] → [tiles, slices, rows, K padded], so that one tile of one slice is one run."""
-        rows_total = self.geometry.chunk(shape[0])
-        stream = placement_of(user.input)
-        if isinstance(stream, SlicedAttr):
-            width = stream.chunk.data * self.geometry.slices
-        else:
-            width = align(shape[1], max(self.geometry.granule // 2, 1))
-        bits = storage_bits(graph.element_of(user.weight))
-        tiles = stationary_tiles(self.geometry, rows_total, width * bits // 8)
-        rows, slices = rows_total // tiles, self.geometry.slices
+        """W[N,K] → [tiles, parts, slices, rows, K of a part]: what a slice loads at once is one run."""
+        layer = self._linear_shape(user, shape)
+        chosen = self._tile(user, symbol, layer)
+        slices, inner = self.geometry.slices, layer.repeats * layer.inner
+        rows, width = chosen.tiles * chosen.rows, chosen.parts * chosen.depth
         steps = [
-            _step("pad", shape=(slices * rows_total, width)),
-            _step("reshape", shape=(slices, tiles, rows, width)),
-            _step("permute", perm=(1, 0, 2, 3)),
+            _step("pad", shape=(slices * layer.columns, inner)),
+            _step("reshape", shape=(slices, layer.columns, layer.repeats, layer.inner)),
+            _step("pad", shape=(slices, rows, layer.repeats, width)),
+            _step(
+                "reshape",
+                shape=(slices, chosen.tiles, chosen.rows, layer.repeats, chosen.parts, chosen.depth),
+            ),
+            _step("permute", perm=(1, 4, 0, 2, 3, 5)),
         ]
-        return steps, (tiles, slices, rows, width)
+        packed = (chosen.tiles, chosen.parts, slices, chosen.rows, layer.repeats * chosen.depth)
+        return [*steps, _step("reshape", shape=packed)], packed
+
+    def _linear_shape(self, user: graph.LinearOp, shape: tuple[int, ...]) -> LinearShape:
+        """The layer as a slice sees it."""
+        unit = max(self.geometry.granule // 2, 1)
+        stream = placement_of(user.input)
+        sliced = isinstance(stream, SlicedAttr)
+        inner = stream.chunk.data if sliced else align(shape[1], unit)
+        repeats = self.geometry.slices if sliced else 1
+        bits = storage_bits(graph.element_of(user.weight))
+        return LinearShape(self.geometry.chunk(shape[0]), inner, repeats, bits // 8, unit)
+
+    def _tile(self, user: graph.LinearOp, symbol: str, layer: LinearShape) -> LinearTile:
+        """The tile that is best for all buckets together: they share the packed weight."""
+        rows = tuple(sorted(self.rows[symbol, layer]))
+        element = element_name(self.machine, storage_type(graph.element_of(user.weight)))
+        key = layer, element, rows
+        if key not in self.tiles:
+            try:
+                self.tiles[key] = choose_tile(self.machine, layer, element, rows)
+            except NoTile as error:
+                raise PassFailedException(f"pack-weights: {symbol}: {error}") from None
+        return self.tiles[key]
+
+    def _note_rows(self, bucket: ModuleOp) -> None:
+        """How many rows the linear layers of a bucket multiply with each weight."""
+        for op in bucket.walk():
+            if isinstance(op, graph.LinearOp) and isinstance(op.weight.owner, graph.ParamOp):
+                symbol = op.weight.owner.symbol.string_value()
+                layer = self._linear_shape(op, self.weights[symbol].type.get_shape())
+                self.rows.setdefault((symbol, layer), set()).add(prod(graph.static_shape(op.input)[:-1]))
 
     def _packed(
         self,
@@ -216,28 +262,6 @@ def storage_bits(element: Attribute) -> int:
     if not isinstance(width, int):
         raise PassFailedException(f"pack-weights: no storage width for element type {element}")
     return width
-
-
-def stationary_tiles(geometry: Geometry, rows: int, row_bytes: int) -> int:
-    """The fewest equal tiles of a slice's weight rows that fit half the stationary memory.
-
-    Half, so that the next tile loads while this one is in use. Where the machine has no separate
-    stationary memory a quarter of the local memory plays its part.
-    """
-    separate = geometry.stationary != geometry.local
-    budget = geometry.stationary_bytes // 2 if separate else geometry.local_bytes // 4
-    if row_bytes > budget:
-        raise PassFailedException(
-            f"pack-weights: one weight row takes {row_bytes} bytes, half the stationary memory is {budget}"
-        )
-    unit = max(geometry.granule // 2, 1)
-    fitting = [n for n in range(unit, rows + 1, unit) if rows % n == 0 and n * row_bytes <= budget]
-    if not fitting:
-        raise PassFailedException(
-            f"pack-weights: {unit} weight rows take {unit * row_bytes} bytes, "
-            f"half the stationary memory is {budget}"
-        )
-    return rows // max(fitting)
 
 
 def _placed_type(value: OpResult) -> TensorType[Attribute]:

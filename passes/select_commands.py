@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from npuc.backends.instruction import Instruction
 from npuc.backends.machine import Machine
 from npuc.ir import tile
-from npuc.passes.command_fields import (
-    Address,
-    NoSuchCommand,
-    Operand,
-    copy_instruction,
-    operand_of,
-    pass_instruction,
-)
+from npuc.passes.command_fields import NoSuchCommand
+from npuc.passes.costs import choices, operands_of, prototype
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -45,19 +37,6 @@ class SelectCommandsPass(ModulePass):
             raise PassFailedException("select-commands: " + "; ".join(problems))
 
 
-def instruction_of(
-    machine: Machine,
-    op: tile.PassOp | tile.CopyOp,
-    choice: tuple[str, str],
-    operands: Mapping[str, Operand],
-    limits: Mapping[str, Address],
-) -> Instruction:
-    """The instruction of an operation as (command, queue); raises NoSuchCommand."""
-    if isinstance(op, tile.PassOp):
-        return pass_instruction(machine, choice, op.spec, operands, limits)
-    return copy_instruction(machine, choice, op.spec, operands, limits)
-
-
 def choice_of(op: Operation) -> tuple[str, str]:
     """The command and queue that this pass chose.
 
@@ -83,9 +62,10 @@ def _select(machine: Machine, op: tile.PassOp | tile.CopyOp) -> list[str]:
     accepted: list[tuple[bool, int, int, tuple[str, str]]] = []
     refused: list[str] = []
     busy = _contracting_queues(machine)
-    for number, choice in enumerate(_choices(machine, op)):
+    operands = operands_of(machine, op.spec, op.buffers)
+    for number, choice in enumerate(choices(machine, op.spec)):
         try:
-            instruction = prototype(machine, op, choice)
+            instruction = prototype(machine, op.spec, choice, operands)
         except NoSuchCommand as error:
             refused.append(f"{choice[0]} on {choice[1]}: {error}")
             continue
@@ -101,13 +81,6 @@ def _select(machine: Machine, op: tile.PassOp | tile.CopyOp) -> list[str]:
     command, queue = min(accepted)[-1]
     op.attributes["command"], op.attributes["queue"] = StringAttr(command), StringAttr(queue)
     return []
-
-
-def _choices(machine: Machine, op: tile.PassOp | tile.CopyOp) -> Iterator[tuple[str, str]]:
-    kind = "pass" if isinstance(op, tile.PassOp) else "copy"
-    for command in machine.commands.values():
-        if command.kind == kind:
-            yield from ((command.name, queue) for queue in command.queues)
 
 
 def _contracting_queues(machine: Machine) -> set[str]:
@@ -127,20 +100,5 @@ def _loads_operand_memory(machine: Machine, op: tile.PassOp | tile.CopyOp) -> bo
 
 def cycles_of(machine: Machine, op: tile.PassOp | tile.CopyOp) -> int:
     """What a pass or copy costs as the command chosen for it."""
-    return machine.cost(prototype(machine, op, choice_of(op))).cycles
-
-
-def prototype(machine: Machine, op: tile.PassOp | tile.CopyOp, choice: tuple[str, str]) -> Instruction:
-    """The instruction with its buffers at address 0."""
-    spec = op.spec
-    operands: dict[str, Operand] = {}
-    for name, port in spec.ports.items():
-        placed = operand_of(machine, op.buffers[port.buffer], 0)
-        bits = machine.element_types[placed.type].bits if placed.type in machine.element_types else 8
-        operands[name] = Operand(placed.memory, placed.type, port.offset * bits // 8)
-    limits: dict[str, Address] = {"mask": 0, "limit": 0}
-    if isinstance(spec, tile.PassSpec) and spec.mask is not None:
-        limits["mask"] = spec.mask.limit
-    if spec.limit is not None:
-        limits["limit"] = spec.limit.limit if spec.limit.index < 0 else -1
-    return instruction_of(machine, op, choice, operands, limits)
+    operands = operands_of(machine, op.spec, op.buffers)
+    return machine.cost(prototype(machine, op.spec, choice_of(op), operands)).cycles

@@ -9,8 +9,8 @@ from npuc.ir.tile import Limit, Step
 from npuc.passes.lowering.elementwise import imm
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, element_type
+from npuc.passes.lowering.linear import to_stationary
 from npuc.passes.lowering.movement import enter_rows, gather, on_slice, runtime
-from npuc.passes.lowering.rules import to_stationary
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue

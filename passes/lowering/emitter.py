@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, prod
 
+from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.ir.tile import CopySpec, Limit, PassSpec, Port, Step
 from npuc.passes.algorithms.chains import VectorUnits, split_chain
+from npuc.passes.algorithms.contractions import Axis, orders
 from npuc.passes.algorithms.geometry import Geometry
+from npuc.passes.costs import cheapest, operands_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
@@ -20,18 +23,22 @@ class Emitter:
     """Appends operations to a block on behalf of one `graph` op at a time.
 
     Attributes:
-        geometry: the machine's memories.
+        machine: whose cost model decides between equivalent nests.
+        geometry: its memories.
         units: the machine's vector units, which decide how long a chain may be.
         block: where operations go.
         module: checkpoint module path noted on every operation.
         hint: name hint for new buffers.
+        nests: the orders of contractions chosen so far.
     """
 
+    machine: Machine
     geometry: Geometry
     units: VectorUnits
     block: Block
     module: str = ""
     hint: str | None = None
+    nests: dict[object, tuple[Axis, ...]] = field(default_factory=dict[object, tuple[Axis, ...]])
 
     def add(self, op: Operation) -> Operation:
         """Appends an op."""
@@ -94,7 +101,7 @@ class Emitter:
         spec = PassSpec(
             folded.size,
             ports,
-            reduce=tuple(sorted({renamed[d] for d in reduce})),
+            reduce=tuple(sorted({renamed[d] for d in reduce if d in renamed})),
             ring_dim=renamed[ring_dim] if ring_dim >= 0 else -1,
             mask=mask,
             chain=tuple(chain),
@@ -102,6 +109,36 @@ class Emitter:
             fill=fill,
         )
         self.add(tile.PassOp(spec, buffers, indices, self.module))
+
+    def contract(self, axes: Sequence[Axis], views: Mapping[str, View], chain: Sequence[Step] = ()) -> None:
+        """A contraction as the nest that the machine runs fastest.
+
+        Args:
+            axes: loops; their strides are those of the views in order.
+            views: the ports, `stream` and `stationary` first.
+            chain: steps on the sums.
+        """
+        key = (tuple(axes), tuple((name, view.buffer.type) for name, view in views.items()), tuple(chain))
+        if key not in self.nests:
+            choices = list(orders(axes))
+            costs = [self._contraction_cycles(choice, views, chain) for choice in choices]
+            self.nests[key] = choices[costs.index(min(costs))]
+        nest, reduce, ring = _nest_of(self.nests[key], views)
+        self.emit_pass(nest, reduce=reduce, ring_dim=ring, chain=chain)
+
+    def _contraction_cycles(
+        self, axes: Sequence[Axis], views: Mapping[str, View], chain: Sequence[Step]
+    ) -> float:
+        """What a nest costs; infinite where no command runs it."""
+        nest, reduce, ring = _nest_of(axes, views)
+        ports = {
+            name: Port(number, 0, walk.strides, walk.slices)
+            for number, (name, walk) in enumerate(nest.walks.items())
+        }
+        spec = PassSpec(nest.size, ports, reduce, ring, chain=tuple(chain))
+        operands = operands_of(self.machine, spec, [view.buffer for view in views.values()])
+        found = cheapest(self.machine, spec, operands)
+        return inf if found is None else found
 
     def emit_copy(
         self,
@@ -162,6 +199,18 @@ class Emitter:
         """Sets every element of a view."""
         walks = {"out": Walk(target, target.strides)}
         self.emit_pass(Nest(target.shape, walks), fill=value)
+
+
+def _nest_of(axes: Sequence[Axis], views: Mapping[str, View]) -> tuple[Nest, tuple[int, ...], int]:
+    """The nest over some axes, its reduced dimensions and its ring dimension."""
+    slices = tuple(int(axis.ring) for axis in axes)
+    walks = {
+        name: Walk(view, tuple(axis.strides[number] for axis in axes), slices if name == "stream" else ())
+        for number, (name, view) in enumerate(views.items())
+    }
+    reduced = tuple(d for d, axis in enumerate(axes) if axis.reduced)
+    ring = next((d for d, axis in enumerate(axes) if axis.ring), -1)
+    return Nest(tuple(axis.size for axis in axes), walks), reduced, ring
 
 
 def _position(values: list[SSAValue], value: SSAValue) -> int:

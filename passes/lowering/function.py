@@ -36,6 +36,8 @@ class FunctionLowering:
         caches: cache declarations by symbol.
         layer: the layer ordinal, in a layer-kind function.
         batch: rows of the bucket.
+        length: its attention length.
+        staging: bytes of local memory that one copy of weights may fill.
         values: view (or deferred chain) of each tensor value lowered so far.
         destinations: where a value that is still to come must be put.
         cache_symbols: the cache behind each value of keys or values.
@@ -47,6 +49,7 @@ class FunctionLowering:
     layer: SSAValue | None
     batch: int
     length: int
+    staging: int
     values: dict[SSAValue, View | Deferred] = field(default_factory=dict)
     destinations: dict[SSAValue, View] = field(default_factory=dict)
     cache_symbols: dict[SSAValue, str] = field(default_factory=dict)

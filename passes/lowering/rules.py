@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from npuc.ir import graph, tile
+from npuc.ir import graph
 from npuc.ir.tile import Limit, Step
 from npuc.passes.algorithms.chains import split_chain
 from npuc.passes.constants import constant_of
 from npuc.passes.lowering.elementwise import BINARY_STEP, UNARY_STEPS, constant_steps, imm, stash
-from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type, leading, nest_over
-from npuc.passes.lowering.views import Nest, View, Walk, dense
-from xdsl.dialects.builtin import MemRefType, f32, i1
+from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type
+from npuc.passes.lowering.views import Nest, View, Walk
+from xdsl.dialects.builtin import f32, i1
 from xdsl.ir import Operation, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -111,90 +111,6 @@ def _combined(low: FunctionLowering, lhs: SSAValue, rhs: SSAValue, result: SSAVa
         if same and len(split_chain(chain, low.emit.units)) == 1:
             return Deferred(found.stream, chain, low.view(rhs))
     return Deferred(low.view(lhs), (Step(step, "operand"),), low.view(rhs))
-
-
-def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
-    """x · Wᵀ: weight tiles through the stationary memory, slices own output columns."""
-    emit, slices = low.emit, low.emit.geometry.slices
-    x = low.view(op.input)
-    _, weight = low.weight(op.weight)
-    assert isinstance(weight.type, MemRefType)
-    tiles, _, rows, width = weight.type.get_shape()
-    raw = low.fresh(op.result)
-    bias = low.view(op.bias) if op.bias is not None else None
-    out = emit.like(graph.static_shape(op.result), f32, raw.chunk) if bias is not None else raw
-    loop = tile.ForOp(tiles) if tiles > 1 else None
-    outer = emit.block
-    terms: tuple[tuple[SSAValue, int], ...] = ()
-    if loop is not None:
-        loop.induction.name_hint = "tile"
-        emit.add(loop)
-        emit.block = loop.body.block
-    step = loop.induction if loop is not None else None
-    source = dense(weight, weight.type.get_shape())
-    if step is not None:
-        source = source.moved(0, ((step, slices * rows * width),))
-        terms = ((step, rows),)
-    stationary = _load_stationary(low, source, rows, width)
-    _contract(low, x, stationary, out.moved(0, terms), rows, width)
-    emit.block = outer
-    if bias is not None:
-        low.define(op.result, Deferred(out, (Step("add", "operand"),), bias))
-        return
-    low.define(op.result, raw)
-
-
-def _load_stationary(low: FunctionLowering, source: View, rows: int, width: int) -> View:
-    """One weight tile: main memory → local → stationary memory."""
-    emit = low.emit
-    local = dense(emit.alloc((rows, width), source.element), (rows, width))
-    walks = {
-        "src": Walk(source, (rows * width, 1)),
-        "dst": Walk(local, (0, 1), (1, 0)),
-    }
-    emit.emit_copy(Nest((emit.geometry.slices, rows * width), walks))
-    return to_stationary(low, local)
-
-
-def to_stationary(
-    low: FunctionLowering, local: View, mask: Limit | None = None, end: SSAValue | None = None
-) -> View:
-    """Loads a local tile into the stationary memory (or leaves it where contraction reads local memory).
-
-    With a mask, elements past the limit become zero on the way.
-    """
-    emit = low.emit
-    if emit.geometry.stationary == emit.geometry.local and mask is None:
-        return local
-    target = dense(emit.alloc(local.shape, local.element, emit.geometry.stationary), local.shape)
-    nest = nest_over(local.shape, stream=local, out=target)
-    emit.emit_pass(nest, mask=mask, mask_terms=end)
-    return target
-
-
-def _contract(low: FunctionLowering, x: View, weight: View, out: View, rows: int, width: int) -> None:
-    """out[m, r] = Σ_k x[m, k] · w[r, k]; a sliced x is broadcast to all slices by the switch."""
-    emit, (sizes, strides) = low.emit, leading(x)
-    _, out_strides = leading(out)
-    zeros = (0,) * len(sizes)
-    if x.chunk:
-        slices = emit.geometry.slices
-        size = (*sizes, rows, slices, x.chunk)
-        stream = Walk(x, (*strides, 0, 0, 1), (*zeros, 0, 1, 0))
-        stationary = Walk(weight, (*zeros, width, x.chunk, 1))
-        result = Walk(out, (*out_strides, 1, 0, 0))
-        ring, reduce = len(sizes) + 1, (len(sizes) + 1, len(sizes) + 2)
-    else:
-        size = (*sizes, rows, x.shape[-1])
-        stream = Walk(x, (*strides, 0, x.strides[-1]))
-        stationary = Walk(weight, (*zeros, width, 1))
-        result = Walk(out, (*out_strides, 1, 0))
-        ring, reduce = -1, (len(sizes) + 1,)
-    if emit.geometry.slices == 1:
-        ring = -1
-        stream = Walk(stream.view, stream.strides)
-    walks = {"stream": stream, "stationary": stationary, "out": result}
-    emit.emit_pass(Nest(size, walks), reduce=reduce, ring_dim=ring)
 
 
 def reduce_last(

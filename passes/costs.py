@@ -1,0 +1,80 @@
+"""What passes and copies cost on a machine, asked before they are commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from npuc.backends.instruction import Instruction
+from npuc.backends.machine import Machine
+from npuc.ir import tile
+from npuc.passes.command_fields import (
+    Address,
+    NoSuchCommand,
+    Operand,
+    copy_instruction,
+    operand_of,
+    pass_instruction,
+)
+from xdsl.ir import SSAValue
+
+Spec = tile.PassSpec | tile.CopySpec
+Choice = tuple[str, str]
+"""A command and one of its queues."""
+
+
+def choices(machine: Machine, spec: Spec) -> Iterator[Choice]:
+    """The commands that a pass or copy may become, on each of their queues."""
+    kind = "pass" if isinstance(spec, tile.PassSpec) else "copy"
+    for command in machine.commands.values():
+        if command.kind == kind:
+            yield from ((command.name, queue) for queue in command.queues)
+
+
+def instruction_of(
+    machine: Machine,
+    spec: Spec,
+    choice: Choice,
+    operands: Mapping[str, Operand],
+    limits: Mapping[str, Address],
+) -> Instruction:
+    """The instruction of a pass or copy.
+
+    Raises:
+        NoSuchCommand: the command cannot express it.
+    """
+    if isinstance(spec, tile.PassSpec):
+        return pass_instruction(machine, choice, spec, operands, limits)
+    return copy_instruction(machine, choice, spec, operands, limits)
+
+
+def operands_of(machine: Machine, spec: Spec, buffers: Sequence[SSAValue]) -> dict[str, Operand]:
+    """The operands of a pass or copy over buffers that all lie at address 0."""
+    found: dict[str, Operand] = {}
+    for name, port in spec.ports.items():
+        placed = operand_of(machine, buffers[port.buffer], 0)
+        bits = machine.element_types[placed.type].bits if placed.type in machine.element_types else 8
+        found[name] = Operand(placed.memory, placed.type, port.offset * bits // 8)
+    return found
+
+
+def prototype(machine: Machine, spec: Spec, choice: Choice, operands: Mapping[str, Operand]) -> Instruction:
+    """The instruction as far as its cost is concerned; raises as instruction_of."""
+    limits: dict[str, Address] = {"mask": 0, "limit": 0}
+    if isinstance(spec, tile.PassSpec) and spec.mask is not None:
+        limits["mask"] = spec.mask.limit
+    if spec.limit is not None:
+        limits["limit"] = spec.limit.limit if spec.limit.index < 0 else -1
+    return instruction_of(machine, spec, choice, operands, limits)
+
+
+def cheapest(machine: Machine, spec: Spec, operands: Mapping[str, Operand]) -> int | None:
+    """The fewest cycles in which the machine can run it; None where it cannot."""
+    found: list[int] = []
+    for choice in choices(machine, spec):
+        try:
+            instruction = prototype(machine, spec, choice, operands)
+        except NoSuchCommand:
+            continue
+        if not machine.check(instruction):
+            found.append(machine.cost(instruction).cycles)
+    return min(found, default=None)

@@ -1,0 +1,165 @@
+"""Linear layers: weight tiles pass through the stationary memory while every slice owns output columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import lcm, prod
+
+from npuc.ir import graph, tile
+from npuc.ir.tile import Limit, Step
+from npuc.passes.algorithms.contractions import Axis
+from npuc.passes.lowering.emitter import element_bytes
+from npuc.passes.lowering.function import Deferred, FunctionLowering, leading, nest_over
+from npuc.passes.lowering.views import Nest, View, Walk, dense
+from npuc.passes.tile_choice import sums_in_registers
+from xdsl.dialects.builtin import MemRefType, f32
+from xdsl.ir import SSAValue
+
+ADD = Step("add", "operand")
+
+
+def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
+    """x · Wᵀ (+ bias), in the tiles in which pack-weights has laid the weight out."""
+    x = low.view(op.input)
+    _, weight = low.weight(op.weight)
+    raw = low.fresh(op.result)
+    if op.bias is None:
+        _Linear(low, x, weight, raw).emit_tiles()
+        low.define(op.result, raw)
+        return
+    bias = low.view(op.bias)
+    out = low.emit.like(graph.static_shape(op.result), f32, raw.chunk)
+    _Linear(low, x, weight, out).emit_tiles()
+    low.define(op.result, Deferred(out, (ADD,), bias))
+
+
+class _Linear:
+    """One linear layer; its weight is [tiles, parts, slices, rows, width].
+
+    A *unit* is one part of one tile, what the stationary memory holds at a time. Units are loaded into local
+    memory a few at a time, since every copy has a price of its own.
+    """
+
+    def __init__(self, low: FunctionLowering, x: View, weight: SSAValue, out: View) -> None:
+        self.low, self.emit, self.x, self.out = low, low.emit, x, out
+        assert isinstance(weight.type, MemRefType)
+        shape = weight.type.get_shape()
+        self.weight = dense(weight, shape)
+        self.tiles, self.parts, _, self.rows, self.width = shape
+        self.ring = bool(x.chunk) and self.emit.geometry.slices > 1
+        self.depth = self.width // self.emit.geometry.slices if self.ring else self.width
+        unit_bytes = self.rows * self.width * element_bytes(self.weight)
+        self.group = max(1, min(low.staging // unit_bytes, self.tiles * self.parts))
+        self.in_registers = sums_in_registers(self.emit.geometry, prod(x.shape[:-1]), self.rows)
+
+    def emit_tiles(self) -> None:
+        """All tiles: a loop over as many at a time as make whole copies, then those that are left."""
+        columns = self.out.shape[-1]
+        whole = columns // self.rows
+        at_once = min(lcm(self.group, self.parts) // self.parts, max(whole, 1))
+        loops = whole // at_once
+        if loops > 1:
+            outer, loop = self.emit.block, tile.ForOp(loops)
+            loop.induction.name_hint = "tile"
+            self.emit.add(loop)
+            self.emit.block = loop.body.block
+            self._some(0, at_once, loop.induction)
+            self.emit.block = outer
+        else:
+            loops = 0
+        for first in range(loops * at_once, self.tiles, at_once):
+            self._some(first, min(at_once, self.tiles - first))
+
+    def _some(self, first: int, count: int, index: SSAValue | None = None) -> None:
+        """Tiles from `first` + `index` · `count` on; the last tile of all may be cut short."""
+        unit = self.emit.geometry.slices * self.rows * self.width
+        terms = () if index is None else ((index, count * self.parts * unit),)
+        weight = self.weight.moved(first * self.parts * unit, terms)
+        out_terms = () if index is None else ((index, count * self.rows),)
+        out = self.out.moved(first * self.rows, out_terms)
+        staged: list[View] = []
+        for number in range(count):
+            left = self.out.shape[-1] - (first + number) * self.rows
+            columns = min(self.rows, left)
+            sums: View | None = None
+            for part in range(self.parts):
+                at = number * self.parts + part
+                if at % self.group == 0:
+                    staged = self._stage(weight.moved(at * unit), min(self.group, count * self.parts - at))
+                stationary = to_stationary(self.low, staged[at % self.group])
+                target = replace(out.moved(number * self.rows), shape=(*out.shape[:-1], columns))
+                sums = self._part(part, stationary, target, sums)
+
+    def _stage(self, source: View, units: int) -> list[View]:
+        """Copies consecutive units to local memory, each slice its own."""
+        emit, size = self.emit, self.rows * self.width
+        local = dense(
+            emit.alloc((units, self.rows, self.width), source.element), (units, self.rows, self.width)
+        )
+        walks = {
+            "src": Walk(source, (emit.geometry.slices * size, size, 1)),
+            "dst": Walk(local, (size, 0, 1), (0, 1, 0)),
+        }
+        emit.emit_copy(Nest((units, emit.geometry.slices, size), walks))
+        one = replace(local, shape=local.shape[1:], strides=local.strides[1:])
+        return [one.moved(number * size) for number in range(units)]
+
+    def _part(self, part: int, stationary: View, target: View, sums: View | None) -> View:
+        """Adds a part's products to `sums`; those of the last part are the result."""
+        emit, last = self.emit, part == self.parts - 1
+        if sums is None:
+            products = target if last else self._sums(target)
+            self._contract(part, stationary, products)
+            return products
+        if self.in_registers:
+            result = target if last else sums
+            self._contract(part, stationary, result, sums)
+            return result
+        products = self._sums(target)
+        self._contract(part, stationary, products)
+        result = target if last else sums
+        emit.elementwise(products.shape, products, (ADD,), result, sums)
+        return result
+
+    def _sums(self, target: View) -> View:
+        """A place for partial sums, in f32."""
+        emit = self.emit
+        memory = emit.geometry.registers if self.in_registers else emit.geometry.local
+        return dense(emit.alloc(target.shape, f32, memory), target.shape)
+
+    def _contract(self, part: int, weight: View, out: View, sums: View | None = None) -> None:
+        """out[m, r] = Σ_k x[m, k] · w[r, k] (+ sums); a sliced x is broadcast to all slices by the switch."""
+        x, start = self.x, part * self.depth
+        depth = min(self.depth, x.shape[-1] - start)
+        views = {"stream": x.moved(start * x.strides[-1]), "stationary": weight, "out": out}
+        if sums is not None:
+            views["vrf"] = sums
+        ends = [out, *([] if sums is None else [sums])]
+        rests = [leading(view)[1] for view in ends]
+        axes = [
+            Axis(size, (stride, 0, *(rest[d] for rest in rests)))
+            for d, (size, stride) in enumerate(zip(*leading(x), strict=True))
+        ]
+        axes.append(Axis(out.shape[-1], (0, self.width, *(view.strides[-1] for view in ends))))
+        still = (0,) * len(ends)
+        if self.ring:
+            axes.append(Axis(self.emit.geometry.slices, (0, self.depth, *still), reduced=True, ring=True))
+        axes.append(Axis(depth, (x.strides[-1], 1, *still), reduced=True))
+        chain = () if sums is None else (Step("add", "vrf"),)
+        self.emit.contract(axes, views, chain)
+
+
+def to_stationary(
+    low: FunctionLowering, local: View, mask: Limit | None = None, end: SSAValue | None = None
+) -> View:
+    """Loads a local tile into the stationary memory (or leaves it where contraction reads local memory).
+
+    With a mask, elements past the limit become zero on the way.
+    """
+    emit = low.emit
+    if emit.geometry.stationary == emit.geometry.local and mask is None:
+        return local
+    target = dense(emit.alloc(local.shape, local.element, emit.geometry.stationary), local.shape)
+    nest = nest_over(local.shape, stream=local, out=target)
+    emit.emit_pass(nest, mask=mask, mask_terms=end)
+    return target
