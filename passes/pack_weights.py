@@ -165,19 +165,15 @@ class _Packer:
         """W[N,K] → [tiles, parts, slices, rows, K of a part]: what a slice loads at once is one run."""
         layer = self._linear_shape(user, shape)
         chosen = self._tile(user, symbol, layer)
-        slices, inner = self.geometry.slices, layer.repeats * layer.inner
+        slices, repeats = self.geometry.slices, layer.repeats
         rows, width = chosen.tiles * chosen.rows, chosen.parts * chosen.depth
-        steps = [
-            _step("pad", shape=(slices * layer.columns, inner)),
-            _step("reshape", shape=(slices, layer.columns, layer.repeats, layer.inner)),
-            _step("pad", shape=(slices, rows, layer.repeats, width)),
-            _step(
-                "reshape",
-                shape=(slices, chosen.tiles, chosen.rows, layer.repeats, chosen.parts, chosen.depth),
-            ),
-            _step("permute", perm=(1, 4, 0, 2, 3, 5)),
-        ]
-        packed = (chosen.tiles, chosen.parts, slices, chosen.rows, layer.repeats * chosen.depth)
+        steps = [_step("pad", shape=(slices * layer.columns, repeats * layer.inner))]
+        if (rows, width) != (layer.columns, layer.inner):
+            steps.append(_step("reshape", shape=(slices, layer.columns, repeats, layer.inner)))
+            steps.append(_step("pad", shape=(slices, rows, repeats, width)))
+        cut = (slices, chosen.tiles, chosen.rows, repeats, chosen.parts, chosen.depth)
+        packed = (chosen.tiles, chosen.parts, slices, chosen.rows, repeats * chosen.depth)
+        steps += [_step("reshape", shape=cut), _step("permute", perm=(1, 4, 0, 2, 3, 5))]
         return [*steps, _step("reshape", shape=packed)], packed
 
     def _linear_shape(self, user: graph.LinearOp, shape: tuple[int, ...]) -> LinearShape:

@@ -13,9 +13,10 @@ graph.weight @e : tensor<96x64xf32> sources [{file = "a"}]
 // CHECK: graph.weight @e
 
 // The layers' weights form a block, `stride` bytes a layer. One tensor is packed once for each kind of use: its
-// rows padded to whole slices and its columns as the stream comes, in chunks or in one piece.
-// CHECK-NEXT: tile.packed @"layers.{}.w#0" of @"layers.{}.w" : memref<1x64x4x64xf32, "hbm"> recipe [pad [256, 64], reshape [64, 1, 4, 64], permute [1, 0, 2, 3]] layers [0, 1] offset 0 stride 327680
-// CHECK-NEXT: tile.packed @"layers.{}.w#1" of @"layers.{}.w" : memref<1x64x4x256xf32, "hbm"> recipe [pad [256, 256], reshape [64, 1, 4, 256], permute [1, 0, 2, 3]] layers [0, 1] offset 65536 stride 327680
+// rows padded to whole slices and cut into tiles, its columns as the stream comes, in chunks or in one piece, and
+// cut into parts: [tiles, parts, slices, rows, columns].
+// CHECK-NEXT: tile.packed @"layers.{}.w#0" of @"layers.{}.w" : memref<1x1x64x4x64xf32, "hbm"> recipe [pad [256, 64], reshape [64, 1, 4, 1, 1, 64], permute [1, 4, 0, 2, 3, 5], reshape [1, 1, 64, 4, 64]] layers [0, 1] offset 0 stride 327680
+// CHECK-NEXT: tile.packed @"layers.{}.w#1" of @"layers.{}.w" : memref<1x1x64x4x256xf32, "hbm"> recipe [pad [256, 256], reshape [64, 1, 4, 64, 1, 4], permute [1, 4, 0, 2, 3, 5], reshape [1, 1, 64, 4, 256]] layers [0, 1] offset 65536 stride 327680
 // A vector is cut over the slices, a table of embeddings padded to whole slices.
 // CHECK-NEXT: tile.packed @"v#0" of @v : memref<64x1x4xf32, "hbm"> recipe [reshape [1, 96], pad [1, 256], reshape [1, 64, 4], permute [1, 0, 2]] offset 655360 stride 0
 // CHECK-NEXT: tile.packed @"e#0" of @e : memref<96x256xf32, "hbm"> recipe [pad [96, 256]] offset 656384 stride 0
