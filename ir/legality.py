@@ -56,13 +56,17 @@ LEGALITY: dict[str, Legality] = {
     # Sizes may be symbolic until the buckets are known.
     "import": Legality((*_FUNCTIONS, "graph.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
     "optimize": Legality((*_FUNCTIONS, "graph.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
-    "quantize": Legality((*_FUNCTIONS, "graph.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
+    # Quantized tensors and the conversions to and from them.
+    "quantize": Legality((*_FUNCTIONS, "graph.*", "nquant.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
     # One static function per bucket, calling its body and head.
-    "specialize": Legality((*_FUNCTIONS, "func.call", "graph.*"), ("tensor",), _PLACEMENT),
-    "partition": Legality((*_FUNCTIONS, "func.call", "graph.*"), ("tensor",), _PLACEMENT),
+    "specialize": Legality((*_FUNCTIONS, "func.call", "graph.*", "nquant.*"), ("tensor",), _PLACEMENT),
+    # What ranks exchange is explicit.
+    "partition": Legality(
+        (*_FUNCTIONS, "func.call", "graph.*", "nquant.*", "dist.*"), ("tensor",), _PLACEMENT
+    ),
     # Every tensor has a placement; indices and tables have become weights.
     "layout": Legality(
-        (*_FUNCTIONS, "func.call", "graph.*", "tile.packed", "tile.cache_decl"),
+        (*_FUNCTIONS, "func.call", "graph.*", "nquant.*", "dist.*", "tile.packed", "tile.cache_decl"),
         ("placed tensor",),
         ("graph.iota", "graph.cache_decl"),
     ),

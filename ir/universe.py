@@ -17,7 +17,7 @@ from xdsl.universe import Universe
 
 T = TypeVar("T")
 
-DIALECTS = ("graph", "npu", "nquant", "tile")
+DIALECTS = ("dist", "graph", "npu", "nquant", "tile")
 
 PASSES = (
     "allocate-buffers",
