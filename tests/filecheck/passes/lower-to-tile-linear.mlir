@@ -4,15 +4,17 @@
 !R = tensor<2x1x96xf32, #tile.replicated>
 !V = tensor<96xf32, #tile.sliced<4>>
 !W = tensor<96x96xf32, #tile.host>
-!Wide = tensor<2x1x8192xf32, #tile.sliced<128>>
+!Wide = tensor<2x1x32768xf32, #tile.sliced<512>>
 
 graph.weight @w : tensor<96x96xf32> sources [{file = "a"}]
-tile.packed @"w#0" of @w : memref<1x64x4x256xf32, "hbm"> recipe [pad [256, 256], reshape [64, 1, 4, 256], permute [1, 0, 2, 3]] offset 0 stride 0
-tile.packed @"w#1" of @w : memref<1x64x4x96xf32, "hbm"> recipe [pad [256, 96], reshape [64, 1, 4, 96], permute [1, 0, 2, 3]] offset 0 stride 0
+tile.packed @"w#0" of @w : memref<1x1x64x4x256xf32, "hbm"> recipe [pad [256, 256], reshape [1, 1, 64, 4, 256]] offset 0 stride 0
+tile.packed @"w#1" of @w : memref<1x1x64x4x96xf32, "hbm"> recipe [pad [256, 96], reshape [1, 1, 64, 4, 96]] offset 0 stride 0
 graph.weight @v : tensor<96xf32> sources [{file = "a"}]
 tile.packed @p of @v : memref<64x1x4xf32, "hbm"> recipe [reshape [1, 96], pad [1, 256], reshape [1, 64, 4], permute [1, 0, 2]] offset 0 stride 0
-graph.weight @u : tensor<8192x96xf32> sources [{file = "a"}]
-tile.packed @"u#0" of @u : memref<2x64x64x256xf32, "hbm"> recipe [pad [8192, 256], reshape [64, 2, 64, 256], permute [1, 0, 2, 3]] offset 0 stride 0
+graph.weight @t : tensor<96x1024xf32> sources [{file = "a"}]
+tile.packed @"t#0" of @t : memref<1x2x64x4x512xf32, "hbm"> recipe [pad [256, 1024], reshape [64, 1, 4, 64, 2, 8], permute [1, 4, 0, 2, 3, 5], reshape [1, 2, 64, 4, 512]] offset 0 stride 0
+graph.weight @u : tensor<32768x96xf32> sources [{file = "a"}]
+tile.packed @"u#0" of @u : memref<16x1x64x32x256xf32, "hbm"> recipe [pad [32768, 256], reshape [64, 16, 1, 32, 256], permute [1, 2, 0, 3, 4]] offset 0 stride 0
 
 builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 2 : i64, new_tokens = 1 : i64, length = 16 : i64}} {
   // From slices: each slice's weight rows go to its stationary memory, the switch sends every slice's part of the
@@ -21,7 +23,7 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
   func.func private @sliced(%x : !L) -> !L {
     // CHECK-NEXT: %w = tile.weight @"w#0" : memref<1x64x4x256xf32, "hbm">
     // CHECK-NEXT: %y = tile.alloc : memref<64x2x1x4xf32, "dm">
-    // CHECK-NEXT: %y_1 = tile.alloc : memref<64x4x256xf32, "dm">
+    // CHECK-NEXT: %y_1 = tile.alloc : memref<64x1x4x256xf32, "dm">
     // CHECK-NEXT: tile.copy [64, 1024] src(%w strides [1024, 1]) dst(%y_1 strides [0, 1] slices [1, 0]) {module = "proj"}
     // CHECK-NEXT: %y_2 = tile.alloc : memref<64x4x256xf32, "trf">
     // CHECK-NEXT: tile.pass [1024] stream(%y_1 strides [1]) out(%y_2 strides [1]) {module = "proj"}
@@ -49,18 +51,31 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
     func.return %r : !R
   }
 
-  // Weights too large for the stationary memory come in tiles: each gives the next rows of every slice.
+  // Weights too large for the stationary memory come in tiles: each gives the next rows of every slice. One copy
+  // brings several, since every copy has a price of its own.
   // CHECK: func.func private @tiled
   func.func private @tiled(%x : !L) -> !L {
     // CHECK: %w = tile.weight @"u#0"
-    // CHECK: %y = tile.alloc : memref<64x2x1x128xf32, "dm">
-    // CHECK-NEXT: tile.for %tile = 0 to 2 {
-    // CHECK: tile.copy [64, 16384] src(%w + 1048576 * %tile strides [16384, 1]) dst(%{{.*}} strides [0, 1] slices [1, 0])
-    // CHECK: tile.pass [2, 64, 64, 4] reduce [2, 3] ring 2 {{.*}} out(%y + 64 * %tile strides [128, 1, 0, 0])
-    // CHECK-NEXT: }
-    %w = graph.param @"u#0" : tensor<8192x96xf32, #tile.host>
+    // CHECK: %y = tile.alloc : memref<64x2x1x512xf32, "dm">
+    // CHECK-NEXT: tile.for %tile = 0 to 4 {
+    // CHECK: tile.copy [4, 64, 8192] src(%w + 2097152 * %tile strides [524288, 8192, 1]) dst(%y_1 strides [8192, 0, 1] slices [0, 1, 0])
+    // CHECK: tile.pass [8192] stream(%y_1 + 8192 strides [1]) out(%y_3 strides [1])
+    // CHECK-NEXT: tile.pass [2, 32, 64, 4] reduce [2, 3] ring 2 {{.*}} out(%y + 32 + 128 * %tile strides [512, 1, 0, 0])
+    // CHECK: }
+    %w = graph.param @"u#0" : tensor<32768x96xf32, #tile.host>
     %y = graph.linear %x, %w : !Wide
     %z = graph.exp %y : !Wide
     func.return %x : !L
+  }
+
+  // An input too long for the stationary memory is summed in parts: the sums so far wait in the vector registers.
+  // CHECK: func.func private @parts
+  func.func private @parts(%x : tensor<2x1x1024xf32, #tile.sliced<16>>) -> !L {
+    // CHECK: %y_3 = tile.alloc : memref<64x2x1x4xf32, "vrf">
+    // CHECK-NEXT: tile.pass [2, 4, 64, 8] reduce [2, 3] ring 2 {{.*}} out(%y_3 strides [4, 1, 0, 0])
+    // CHECK: tile.pass [2, 4, 64, 8] reduce [2, 3] ring 2 stream(%x + 8 strides [16, 0, 0, 1] slices [0, 0, 1, 0]) stationary(%y_4 strides [0, 512, 8, 1]) out(%y strides [4, 1, 0, 0]) vrf(%y_3 strides [4, 1, 0, 0]) chain [add vrf]
+    %w = graph.param @"t#0" : tensor<96x1024xf32, #tile.host>
+    %y = graph.linear %x, %w : !L
+    func.return %y : !L
   }
 }
