@@ -21,7 +21,7 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
   // input round the ring, and each slice sums its own outputs.
   // CHECK: func.func private @sliced
   func.func private @sliced(%x : !L) -> !L {
-    // CHECK-NEXT: %w = tile.weight @"w#0" : memref<1x64x4x256xf32, "hbm">
+    // CHECK-NEXT: %w = tile.weight @"w#0" : memref<1x1x64x4x256xf32, "hbm">
     // CHECK-NEXT: %y = tile.alloc : memref<64x2x1x4xf32, "dm">
     // CHECK-NEXT: %y_1 = tile.alloc : memref<64x1x4x256xf32, "dm">
     // CHECK-NEXT: tile.copy [64, 1024] src(%w strides [1024, 1]) dst(%y_1 strides [0, 1] slices [1, 0]) {module = "proj"}
