@@ -262,7 +262,7 @@ def lower_index(imp: FxImporter, node: FxNode) -> SSAValue:
 def _positions(imp: FxImporter, value: SSAValue, dim: int, index: graph.ConstantOp) -> SSAValue:
     """The slices of one dimension at constant positions."""
     size = shape_of(value)[dim]
-    places = [int(v) for v in index.value.get_values()]
+    places = [int(v) for v in index.value.get_values() if not isinstance(v, tuple)]
     places = places * static_shape(index.result)[0] if len(places) == 1 else places
     if min(places) < 0 and not isinstance(size, int):
         raise imp.unsupported("indexing a symbolic dimension from its end")
