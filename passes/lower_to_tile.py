@@ -207,9 +207,9 @@ def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValu
             _lower_yield(low, op)
         elif isinstance(op, graph.LayersOp):
             _lower_layers(low, op)
-        elif isinstance(op, graph.RelayoutOp) and low.on_host(op.result):
+        elif isinstance(op, graph.RelayoutOp) and _is_returned(op) and low.on_host(op.result):
             low.values[op.result] = _logits_view(destinations[0], op.result)
-            movement.lower_relayout(low, op)
+            movement.store_result(low, op)
         elif isinstance(op, graph.ConstantOp):
             if any(_needs_buffer(use.operation) for use in op.result.uses):
                 movement.lower_constant(low, op)
@@ -219,6 +219,10 @@ def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValu
             raise PassFailedException(
                 f"lower-to-tile: {op.name} has no lowering ({low.emit.module}); add a rule to RULES"
             )
+
+
+def _is_returned(op: graph.RelayoutOp) -> bool:
+    return any(isinstance(use.operation, ReturnOp) for use in op.result.uses)
 
 
 def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:

@@ -75,6 +75,10 @@ class FunctionLowering:
         if value not in self.values and isinstance(value.owner, graph.ParamOp):
             with self.on_behalf_of(value):
                 self.values[value] = self._load_param(value)
+        if value not in self.values and value in self.cache_symbols:
+            raise PassFailedException(
+                f"lower-to-tile: keys and values of a cache are for graph.attention ({self.emit.module})"
+            )
         found = self.values[value]
         if isinstance(found, Deferred):
             with self.on_behalf_of(value):

@@ -10,7 +10,7 @@ from npuc.ir.shapes import row_major_strides
 from npuc.passes.constants import constant_of
 from npuc.passes.lowering.function import FunctionLowering, element_type, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense, reshape_strides
-from xdsl.dialects.builtin import MemRefType, f32
+from xdsl.dialects.builtin import MemRefType, TensorType, f32
 from xdsl.ir import Block, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -113,7 +113,7 @@ def lower_constant(low: FunctionLowering, op: graph.ConstantOp) -> None:
 def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
     """Between main memory, replicated and sliced."""
     if low.on_host(op.result):
-        _store_result(low, op)
+        _store_indices(low, op)
         return
     view = low.view(op.input)
     target = low.fresh(op.result)
@@ -197,7 +197,24 @@ def _load_input(low: FunctionLowering, view: View, target: View) -> None:
         low.emit.copy_view(staged, target)
 
 
-def _store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
+def _store_indices(low: FunctionLowering, op: graph.RelayoutOp) -> None:
+    """R → H: computed indices, from the first slice to scratch memory, where a gather reads them."""
+    kind = op.result.type
+    assert isinstance(kind, TensorType)
+    view, shape, emit = low.view(op.input), kind.get_shape(), low.emit
+    staged = emit.replicated(shape, kind.element_type)
+    emit.copy_view(view, staged)
+    stored = tile.AllocOp(shape, kind.element_type, emit.geometry.main)
+    stored.result.name_hint = emit.hint
+    emit.add(stored)
+    target = dense(stored.result, shape)
+    emit.emit_copy(
+        Nest(tuple(shape), {"src": Walk(staged, staged.strides), "dst": Walk(target, target.strides)})
+    )
+    low.define(op.result, target)
+
+
+def store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
     """L → H: the logits, row by row."""
     view = low.view(op.input)
     target = low.values[op.result]
