@@ -38,10 +38,12 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("objdump", "disassemble a program"),
         Entry("asm", "assemble a program"),
         Entry("sim", "execute programs once, with hazard checks"),
+        Entry("explain", "from a checkpoint module to its commands, and back"),
         Entry("profile", "cycles, utilization and a trace, from the timing model"),
     ),
     "Compiler development": (
         Entry("opt", "run passes over an IR file"),
+        Entry("diff", "compare two IR files, programs or artifacts"),
         Entry("passes", "list the passes"),
         Entry("dialects", "list the dialects and their operations"),
         Entry("targets", "list the NPUs"),
