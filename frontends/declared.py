@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from npuc.frontends.checkpoint import Checkpoint
 from npuc.frontends.safetensors import DTYPES, TensorSource
@@ -20,7 +21,7 @@ class DeclaredCheckpoint(Checkpoint):
 
     model: nn.Module
 
-    @property
+    @cached_property
     def tensors(self) -> dict[str, TensorSource]:
         """The tensors of the model's state, tied ones under each of their names."""
         state = self.model.state_dict()
