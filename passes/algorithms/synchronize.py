@@ -11,12 +11,12 @@ region, and what is left of them is taken by a later command of the sink's queue
 deeper than the sink, the sink takes all of its tokens at once; if the sink is nested deeper, the source
 signals one token for each of its executions; if both are, a relay (a command that does nothing) stands
 before the sink's loop. Edges between the same two queues, both ends in one block and at equal distance,
-share a semaphore: their tokens come and go in the same order.
+share a semaphore: their tokens come and go in the same order once edges that others imply are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -82,7 +82,7 @@ def _region(region: list[Item], limits: Limits) -> None:
     """Synchronize commands and loops without a barrier among them."""
     trace = Trace(region, limits.tokens)
     trace.find_edges()
-    groups = _groups(trace.edges, limits)
+    groups = _groups(trace, limits)
     if len(groups) > limits.semaphores:
         _split(region, limits)
         return
@@ -114,18 +114,35 @@ def _drain(region: list[Item], top: Loop, edges: Sequence[Edge], trace: Trace) -
     return next(free, commands[-1])
 
 
-def _groups(edges: Iterable[Edge], limits: Limits) -> list[list[Edge]]:
+def _groups(trace: Trace, limits: Limits) -> list[list[Edge]]:
     """Edges that can share a semaphore, together."""
-    groups: dict[object, list[Edge]] = {}
-    for edge in edges:
+    alike: dict[object, list[Edge]] = {}
+    for edge in trace.edges:
         loop = edge.loop if edge.distance else None
         key = (edge.source.queue, edge.sink.queue, loop, edge.distance) if edge.direct else edge
-        group = groups.setdefault(key, [])
-        if sum(e.credit for e in group) + edge.credit > limits.tokens:
-            groups[object()] = group
-            groups[key] = group = []
-        group.append(edge)
-    return list(groups.values())
+        alike.setdefault(key, []).append(edge)
+    order = {command: k for k, command in enumerate(trace.loops)}
+    groups: list[list[Edge]] = []
+    for edges in alike.values():
+        groups.append([])
+        for edge in _needed(edges, order):
+            if sum(e.credit for e in groups[-1]) + edge.credit > limits.tokens:
+                groups.append([])
+            groups[-1].append(edge)
+    return groups
+
+
+def _needed(edges: Iterable[Edge], order: Mapping[Command, int]) -> list[Edge]:
+    """The edges that no other implies: of edges around one another only the inner one.
+
+    A conflict of later iterations can be found after one that its edge would have covered. Two such edges
+    on one semaphore would take each other's tokens.
+    """
+    needed: list[Edge] = []
+    for edge in sorted(edges, key=lambda e: (-order[e.source], order[e.sink])):
+        if not needed or order[edge.sink] < order[needed[-1].sink]:
+            needed.append(edge)
+    return needed[::-1]
 
 
 def _split(region: list[Item], limits: Limits) -> None:

@@ -200,6 +200,21 @@ def test_barriers_around_calls_fence_the_loop() -> None:
     Checker(program)
 
 
+def test_a_conflict_found_in_a_later_iteration_takes_no_other_tokens() -> None:
+    """Only the second load meets "b"; its token must not be the one that "x" gives for "c"."""
+    loop = Loop(2, [])
+    write = Access("vrf", 8, 9)
+    loop.body = [
+        load("x", 0, 1),
+        Command("dma", writes=(Access("vrf", 0, 8, 2, 8, loop),), key="a"),
+        Command("tu", writes=(write,), key="b"),
+        Command("tu", writes=(Access("dm", 0, 1),), key="c"),
+    ]
+    program: list[Item] = [loop]
+    synchronize(program, LIMITS)
+    Checker(program)
+
+
 _QUEUES = ("dma", "tu", "vector")
 
 
