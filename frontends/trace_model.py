@@ -298,6 +298,13 @@ def _trace(config: Any, dtype: torch.dtype, attention: str, with_keys: bool) -> 
             main(*inputs)
     if attention == IMPLEMENTATION and any(k.cache and not k.attentions for k in layers.kinds):
         raise Bypassed
+    if is_causal and layers.kinds and not any(kind.cache for kind in layers.kinds):
+        raise UserError(
+            "no-cache",
+            "the model keeps no keys and values, so it cannot generate token by token",
+            where=where,
+            remedy="only models with keys and values in each layer can be compiled as language models",
+        )
     with _restored(model), _marking_head(model), layers.opaque():
         outer = TracedGraph(export_program(main, inputs, where), "", "model")
     bodies: dict[str, TracedGraph] = {}
