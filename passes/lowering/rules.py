@@ -93,9 +93,9 @@ def _select(
 
 def _extended(low: FunctionLowering, value: SSAValue, result: SSAValue, steps: tuple[Step, ...]) -> Deferred:
     """The operand's chain, if it is deferred and the result still fits one pass, else a new chain."""
-    found = low.values.get(value)
+    found = _unrounded(low, value)
     same = graph.static_shape(value) == graph.static_shape(result)
-    if isinstance(found, Deferred) and same:
+    if found is not None and same:
         restarted = any(step.source == "stash" for step in steps)
         chain = (*found.steps, *steps)
         if not restarted and len(split_chain(chain, low.emit.units)) == 1:
@@ -103,9 +103,15 @@ def _extended(low: FunctionLowering, value: SSAValue, result: SSAValue, steps: t
     return Deferred(low.view(value), steps, None)
 
 
+def _unrounded(low: FunctionLowering, value: SSAValue) -> Deferred | None:
+    """The chain that computes a value, if it may go on: it ends where storing the value rounds."""
+    found = low.values.get(value)
+    return found if isinstance(found, Deferred) and element_type(value) == f32 else None
+
+
 def _combined(low: FunctionLowering, lhs: SSAValue, rhs: SSAValue, result: SSAValue, step: str) -> Deferred:
-    found = low.values.get(lhs)
-    if isinstance(found, Deferred) and found.operand is None:
+    found = _unrounded(low, lhs)
+    if found is not None and found.operand is None:
         chain = (*found.steps, Step(step, "operand"))
         same = graph.static_shape(lhs) == graph.static_shape(result)
         if same and len(split_chain(chain, low.emit.units)) == 1:

@@ -24,6 +24,21 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
     func.return %z : !L
   }
 
+  // A chain ends where the IR rounds: the next pass begins with what was stored.
+  // CHECK: func.func private @rounded
+  func.func private @rounded(%x : !L) -> !L {
+    // CHECK-NEXT: %b = tile.alloc : memref<64x2x1x4xbf16, "dm">
+    // CHECK-NEXT: tile.pass [8] stream(%x strides [1]) out(%b strides [1]) chain [exp]
+    // CHECK-NEXT: %d = tile.alloc : memref<64x2x1x4xf32, "dm">
+    // CHECK-NEXT: tile.pass [8] stream(%b strides [1]) out(%d strides [1]) chain [sqrt]
+    // CHECK-NEXT: tile.pass [8] stream(%d strides [1]) out(%x strides [1])
+    %a = graph.exp %x : !L
+    %b = graph.cast %a : !B
+    %c = graph.cast %b : !L
+    %d = graph.sqrt %c : !L
+    func.return %d : !L
+  }
+
   // A value with two users is stored; a third tensor needs a pass of its own.
   // CHECK: func.func private @shared
   func.func private @shared(%x : !L, %y : !L) -> !L {
