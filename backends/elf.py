@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from npuc.ir.errors import UserError
+from npuc.ir.files import write_atomically
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -175,13 +175,7 @@ def program_bytes(program: Program) -> bytes:
 
 def write_program(program: Program, path: str | Path) -> None:
     """Write a program's file, under a temporary name first, then renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(program_bytes(program))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, program_bytes(program))
 
 
 class _Reader:

@@ -58,7 +58,7 @@ def in_transformers() -> tuple[str, list[int]]:
 
 def show_texts() -> bool:
     """Print both texts and whether they agree."""
-    title(f"$ irc run {ARTIFACT} --prompt '{PROMPT}' --max-new-tokens {NEW_TOKENS}")
+    title(f"$ irc run {ARTIFACT} --prompt '{PROMPT}' --max-tokens {NEW_TOKENS}")
     ours = on_the_npu()
     text, tokens = in_transformers()
     for name, found in (("simulated NPU", ours.text), ("transformers", text)):

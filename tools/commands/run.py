@@ -31,11 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", action="append", help="text to continue; may be given several times")
-    prompt.add_argument("--prompt-ids", type=_token_ids, metavar="ID,…", help="the prompt as token ids")
+    prompt.add_argument(
+        "--prompt-ids", action="append", type=_token_ids, metavar="ID,…", help="the prompt as token ids"
+    )
     parser.add_argument("--chat", action="store_true", help="the prompt is a message: use the chat template")
     parser.add_argument("--system", metavar="TEXT", help="system message, with --chat")
     sampling = parser.add_argument_group("sampling", "by default as the model's generation_config.json says")
-    sampling.add_argument("--max-new-tokens", type=int, metavar="N", help=f"default {DEFAULT_NEW_TOKENS}")
+    sampling.add_argument(
+        "--max-tokens", "--max-new-tokens", type=int, metavar="N", help=f"default {DEFAULT_NEW_TOKENS}"
+    )
     sampling.add_argument("--temperature", type=float, help="0 is greedy")
     sampling.add_argument("--top-k", type=int)
     sampling.add_argument("--top-p", type=float)
@@ -44,12 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--seed", type=int, help="the same seed draws the same text")
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
     sampling.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
+    parser.add_argument(
+        "--return-logits",
+        type=Path,
+        metavar="FILE",
+        help="write the logits tokens were chosen from: safetensors, logits.I [tokens, V] of prompt I",
+    )
 
 
 def _parameters(arguments: argparse.Namespace, room: int) -> SamplingParams:
     from npuc.runtime.sampling import SamplingParams
 
-    limit = arguments.max_new_tokens
+    limit = arguments.max_tokens
     return SamplingParams(
         max_tokens=min(DEFAULT_NEW_TOKENS, room) if limit is None else limit,
         temperature=arguments.temperature,
@@ -60,6 +70,7 @@ def _parameters(arguments: argparse.Namespace, room: int) -> SamplingParams:
         seed=arguments.seed,
         stop=tuple(arguments.stop),
         ignore_eos=arguments.ignore_eos,
+        return_logits=arguments.return_logits is not None,
     )
 
 
@@ -78,6 +89,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         print(prompts[0], end="", flush=True)
     show = _show if streaming else None
     outputs = llm.generate(prompts, _parameters(arguments, room), on_piece=show, special_tokens=special)
+    if arguments.return_logits:
+        _write_logits(arguments.return_logits, outputs)
     if streaming:
         print("" if _has_tokenizer(llm) else " ".join(map(str, outputs[0].token_ids)), flush=True)
         print(_speed(outputs[0]), file=sys.stderr)
@@ -90,12 +103,20 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 def _prompts(arguments: argparse.Namespace, llm: LLM) -> list[Any]:
     """The prompts, each a text or a list of token ids."""
     if arguments.prompt_ids:
-        return [arguments.prompt_ids]
+        return list(arguments.prompt_ids)
     texts: list[str] = arguments.prompt or [sys.stdin.read()]
     if not arguments.chat:
         return list(texts)
     system = [{"role": "system", "content": arguments.system}] if arguments.system else []
     return [llm.render([*system, {"role": "user", "content": text}]) for text in texts]
+
+
+def _write_logits(path: Path, outputs: list[GenerationOutput]) -> None:
+    from npuc.ir.files import write_atomically
+    from safetensors.torch import save
+
+    tensors = {f"logits.{i}": o.logits for i, o in enumerate(outputs) if o.logits is not None}
+    write_atomically(path, save(tensors))
 
 
 def _has_tokenizer(llm: LLM) -> bool:

@@ -158,30 +158,51 @@ def test_run_writes_what_transformers_writes(artifact: Path, demo_model: Path, c
     model = AutoModelForCausalLM.from_pretrained(demo_model)
     tokens = tokenizer("The function", return_tensors="pt")
     expected = model.generate(**tokens, max_new_tokens=8, do_sample=False)[0, tokens["input_ids"].shape[1] :]
-    found = run(capsys, "run", artifact, "--prompt", "The function", "--max-new-tokens", "8")
+    found = run(capsys, "run", artifact, "--prompt", "The function", "--max-tokens", "8")
     assert found["token_ids"] == expected.tolist()
     assert found["prompt_tokens"] == tokens["input_ids"].shape[1]
     assert found["finish_reason"] == "length"
     assert found["simulated_seconds"] > 0
     text = tokenizer.decode(expected)
     assert (found["prompt"], found["text"]) == ("The function", text)
-    assert irc.main(["run", str(artifact), "--prompt", "The function", "--max-new-tokens", "8"]) == 0
+    assert irc.main(["run", str(artifact), "--prompt", "The function", "--max-tokens", "8"]) == 0
     captured = capsys.readouterr()
     assert captured.out == f"The function{text}\n"
     assert "8 new, length" in captured.err
 
 
 def test_run_takes_several_prompts_and_token_ids(artifact: Path, capsys: Capture) -> None:
-    flags = ["--max-new-tokens", "3"]
+    flags = ["--max-tokens", "3"]
     both = run(capsys, "run", artifact, "--prompt", "The function", "--prompt", "If the", *flags)
     assert [o["prompt"] for o in both["outputs"]] == ["The function", "If the"]
     ids = run(capsys, "run", artifact, "--prompt-ids", "0,300,301", *flags)
     assert ids["prompt_tokens"] == 3
+    two = run(capsys, "run", artifact, "--prompt-ids", "0,300,301", "--prompt-ids", "5", *flags)
+    assert [o["prompt_tokens"] for o in two["outputs"]] == [3, 1]
+    assert two["outputs"][0]["token_ids"] == ids["token_ids"]
     # Without a limit as many tokens as there is room for, at most.
     longest = run(capsys, "run", artifact, "--prompt-ids", "0,300,301", "--ignore-eos")
     assert len(longest["token_ids"]) == 32 - 3 + 1
     error = run(capsys, "run", artifact, "--prompt", "a " * 17, status=1)["error"]
     assert error["kind"] == "prompt-too-long"
+
+
+def test_run_returns_logits(artifact: Path, demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    file = tmp_path / "logits.safetensors"
+    words = ["--prompt-ids", "0,300,301", "--prompt-ids", "7", "--max-tokens", "2", "--return-logits", file]
+    found = run(capsys, "run", artifact, *words)["outputs"]
+    model = AutoModelForCausalLM.from_pretrained(demo_model)
+    for i, prompt in enumerate(([0, 300, 301], [7])):
+        tokens = torch.tensor([[*prompt, found[i]["token_ids"][0]]])
+        expected = model(tokens).logits[0, -2:].detach()
+        torch.testing.assert_close(load_file(file)[f"logits.{i}"], expected, rtol=1e-4, atol=1e-4)
+    missing = tmp_path / "none" / "logits.safetensors"
+    error = run(capsys, "run", artifact, *words[:-1], missing, status=1)["error"]
+    assert str(missing) in str(error)
 
 
 def test_run_shows_tokens_where_there_is_no_text(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -194,7 +215,7 @@ def test_run_shows_tokens_where_there_is_no_text(artifact: Path, tmp_path: Path,
     old = read_manifest(manifest.read_bytes(), str(manifest))
     files = tuple(entry for entry in old.files if "tokenizer" not in entry.path)
     manifest.write_bytes(write_manifest(replace(old, files=files)))
-    words = [str(copy), "--prompt-ids", "0,300,301", "--max-new-tokens", "3"]
+    words = [str(copy), "--prompt-ids", "0,300,301", "--max-tokens", "3"]
     found = run(capsys, "run", *words)
     assert irc.main(["run", *words]) == 0
     assert capsys.readouterr().out == " ".join(map(str, found["token_ids"])) + "\n"
