@@ -85,9 +85,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     lengths = [len(llm.tokenizer.encode(p, special)) if isinstance(p, str) else len(p) for p in prompts]
     room = min(capacity(llm.artifact.manifest.programs, length) for length in lengths)
     streaming = len(prompts) == 1 and not arguments.json
-    if streaming and isinstance(prompts[0], str) and not arguments.chat:
-        print(prompts[0], end="", flush=True)
-    show = _show if streaming else None
+    echo = prompts[0] if isinstance(prompts[0], str) and not arguments.chat else ""
+    show = _Show(echo) if streaming else None
     outputs = llm.generate(prompts, _parameters(arguments, room), on_piece=show, special_tokens=special)
     if arguments.return_logits:
         _write_logits(arguments.return_logits, outputs)
@@ -127,8 +126,15 @@ def _has_tokenizer(llm: LLM) -> bool:
         return False
 
 
-def _show(piece: StreamPiece) -> None:
-    print(piece.text, end="", flush=True)
+class _Show:
+    """Prints text as it is made, after the prompt; nothing before the first token, which may never come."""
+
+    def __init__(self, prompt: str) -> None:
+        self._pending = prompt
+
+    def __call__(self, piece: StreamPiece) -> None:
+        print(self._pending + piece.text, end="", flush=True)
+        self._pending = ""
 
 
 def _speed(output: GenerationOutput) -> str:
