@@ -1,7 +1,8 @@
 """Runs modules of the `tile` level: buffers are torch tensors, passes and copies are those of ir/commands.py.
 
 A buffer is a one-dimensional tensor in the row-major order of its memref, slices included. What `tile.alloc`
-gives is poison (NaN, or a number that is no index) until something is written to it.
+gives is poison (NaN, or a number that is no index) until something is written to it. Where buffers lie is the
+business of `TileMemory`: `passes/addressed_memory.py` has one that puts them at their addresses.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 POISON = 0x55
 """Every byte of an integer buffer that nothing was written to."""
 
-Observer = Callable[[Operation, Sequence[Tensor]], None]
+Observer = Callable[[Operation, Sequence[At]], None]
 
 
 @dataclass
@@ -43,11 +44,35 @@ class TileMemory:
     caches: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
     runtime: Runtime = field(default_factory=lambda: Runtime([], [], [], 0))
 
+    def spacing(self, kind: MemRefType) -> tuple[int, int]:
+        """Slices of a buffer's memory and the elements from one to the next; (1, 0) where there is one."""
+        slices = self.slices.get(tile.memory_of(kind), 1)
+        return (1, 0) if slices == 1 else (kind.get_shape()[0], slice_elements(kind))
+
+    def alloc(self, op: tile.AllocOp, copy: int) -> At:
+        """A buffer's place; `copy` says which, where it has several."""
+        kind = op.result.type
+        assert isinstance(kind, MemRefType)
+        return At(poisoned(prod(kind.get_shape()), commands.torch_type(str(kind.element_type))), 0)
+
+    def weight_at(self, op: tile.WeightOp, layer: int | None) -> At:
+        """A packed weight's place."""
+        return At(_own_storage(self.weight(op.symbol.string_value(), layer)), 0)
+
+    def cache_at(self, op: tile.CacheSlotOp, layer: int, slot: int) -> At:
+        """The place of one slot of one layer of a cache."""
+        cache = self.caches[op.symbol.string_value(), op.part.data]
+        return At(_own_storage(cache[layer, slot]), 0)
+
+    def content(self, place: At, kind: MemRefType) -> Tensor:
+        """The elements of a buffer, in the row-major order of its memref."""
+        return place.flat
+
 
 def interpret_tile(
     program: ModuleOp,
     function: str,
-    arguments: Sequence[Tensor],
+    arguments: Sequence[Tensor | At],
     memory: TileMemory,
     *,
     observe: Observer | None = None,
@@ -55,8 +80,8 @@ def interpret_tile(
     """Run a function of a program (a bucket's module); results are in its arguments.
 
     Args:
-        arguments: contiguous tensors, of the function's argument types.
-        observe: called after each pass and copy with its buffers.
+        arguments: contiguous tensors of the function's argument types, or places in the memory.
+        observe: called after each pass and copy with the places of its buffers.
 
     Raises:
         UserError: when there is no such function, or arguments or a command do not fit.
@@ -76,14 +101,21 @@ def interpret_tile(
     interpreter.run(block, dict(zip(block.args, buffers, strict=True)))
 
 
-def _given(tensor: Tensor, value: SSAValue, number: int) -> Tensor:
+def slice_elements(kind: MemRefType) -> int:
+    """Elements of a buffer in each slice; dimension 0 is the slice."""
+    return prod(kind.get_shape()[1:])
+
+
+def _given(tensor: Tensor | At, value: SSAValue, number: int) -> At:
+    if isinstance(tensor, At):
+        return tensor
     kind = value.type
     assert isinstance(kind, MemRefType)
     count, dtype = prod(kind.get_shape()), commands.torch_type(str(kind.element_type))
     if tensor.numel() != count or tensor.dtype != dtype or not tensor.is_contiguous():
         found = f"{tensor.numel()} elements of {tensor.dtype}"
         raise UserError("bad-arguments", f"argument {number} has {found}, expected {count} of {dtype}")
-    return _own_storage(tensor)
+    return At(_own_storage(tensor), 0)
 
 
 def _own_storage(tensor: Tensor) -> Tensor:
@@ -99,7 +131,7 @@ def poisoned(count: int, dtype: torch.dtype) -> Tensor:
     return torch.full((count * dtype.itemsize,), POISON, dtype=torch.uint8).view(dtype)
 
 
-Values = dict[SSAValue, "Tensor | int"]
+Values = dict[SSAValue, "At | int"]
 
 
 @dataclass
@@ -128,18 +160,14 @@ class _Interpreter:
                     for result in op.results:
                         values[result] = self._value(op, values)
 
-    def _value(self, op: Operation, values: Values) -> Tensor | int:
+    def _value(self, op: Operation, values: Values) -> At | int:
         match op:
             case tile.AllocOp():
-                kind = op.result.type
-                assert isinstance(kind, MemRefType)
-                return poisoned(prod(kind.get_shape()), commands.torch_type(str(kind.element_type)))
+                return self.memory.alloc(op, _copy_number(op, values))
             case tile.WeightOp():
-                layer = None if op.layer is None else _index(values, op.layer)
-                return _own_storage(self.memory.weight(op.symbol.string_value(), layer))
+                return self.memory.weight_at(op, None if op.layer is None else _index(values, op.layer))
             case tile.CacheSlotOp():
-                cache = self.memory.caches[op.symbol.string_value(), op.part.data]
-                return _own_storage(cache[_index(values, op.layer), _index(values, op.slot)])
+                return self.memory.cache_at(op, _index(values, op.layer), _index(values, op.slot))
             case tile.ConstantOp():
                 return tile.integer(op.value)
             case tile.RuntimeOp():
@@ -154,11 +182,11 @@ class _Interpreter:
         return {**table, "last": max(valid - 1, 0), "end": position + valid}[name]
 
     def _command(self, op: tile.PassOp | tile.CopyOp, values: Values) -> None:
-        buffers = [_tensor(values, buffer) for buffer in op.buffers]
+        buffers = [_place(values, buffer) for buffer in op.buffers]
         indices = [_index(values, index) for index in op.indices]
         spec = op.spec
         places = {
-            name: At(buffers[port.buffer], port.offset + sum(c * indices[k] for k, c in port.index))
+            name: self._port(buffers[port.buffer], op.buffers[port.buffer].type, port, indices)
             for name, port in spec.ports.items()
         }
         if op not in self.kernels:
@@ -172,6 +200,16 @@ class _Interpreter:
             kernel.bind(places["src"], places["dst"], index)(limits[0])
         if self.observe is not None:
             self.observe(op, buffers)
+
+    def _port(self, buffer: At, kind: Attribute, port: tile.Port, indices: Sequence[int]) -> At:
+        """Where a port begins; a constant offset may lead into a later slice."""
+        assert isinstance(kind, MemRefType)
+        slices, distance = self.memory.spacing(kind)
+        number, offset = divmod(port.offset, slice_elements(kind)) if slices > 1 else (0, port.offset)
+        if port.offset < 0:
+            number, offset = 0, port.offset
+        moved = sum(coefficient * indices[k] for k, coefficient in port.index)
+        return At(buffer.flat, buffer.offset + number * distance + offset + moved)
 
     def _kernel(self, op: tile.PassOp | tile.CopyOp) -> PassKernel | CopyKernel:
         spec = op.spec
@@ -189,12 +227,16 @@ class _Interpreter:
         )  # fmt: skip
 
     def _slices(self, kind: Attribute) -> tuple[int, int]:
-        """Slices of a buffer's memory, and the buffer's elements in each; (1, 0) where there is but one."""
         assert isinstance(kind, MemRefType)
-        if self.memory.slices.get(tile.memory_of(kind), 1) == 1:
-            return 1, 0
-        shape = kind.get_shape()
-        return shape[0], prod(shape[1:])
+        return self.memory.spacing(kind)
+
+
+def _copy_number(op: tile.AllocOp, values: Values) -> int:
+    """Which copy of a buffer this iteration of the loop around it uses."""
+    copies, loop = op.attributes.get("copies"), op.parent_op()
+    if copies is None or not isinstance(loop, tile.ForOp):
+        return 0
+    return (_index(values, loop.induction) - tile.integer(loop.start)) % tile.integer(copies)
 
 
 def _pass_spec(
@@ -242,9 +284,9 @@ def _index_list(at: At, spec: tile.PassSpec | tile.CopySpec) -> Tensor:
     return at.flat.as_strided((spec.size[spec.index_dim],), (stride,), at.offset)
 
 
-def _tensor(values: Values, value: SSAValue) -> Tensor:
+def _place(values: Values, value: SSAValue) -> At:
     found = values[value]
-    assert isinstance(found, Tensor)
+    assert isinstance(found, At)
     return found
 
 

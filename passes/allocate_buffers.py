@@ -20,6 +20,7 @@ from xdsl.ir import Attribute, Block, BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
+MEMORY_ATTRIBUTE = "npuc.memory"
 REGIONS = ("weights", "cache", "io", "scratch")
 REGION_ALIGNMENT = 4096
 MAIN_ALIGNMENT = 256
@@ -63,14 +64,14 @@ class AllocateBuffersPass(ModulePass):
                 f"allocate-buffers: memory {machine.main.name} has {machine.main.size} bytes, "
                 f"{total} are needed: {listed}"
             )
-        op.attributes["npuc.memory"] = DictionaryAttr(
+        op.attributes[MEMORY_ATTRIBUTE] = DictionaryAttr(
             {name: tile.int_array((bases[name], sizes[name])) for name in REGIONS}
         )
 
 
 def memory_map(module: ModuleOp) -> dict[str, tuple[int, int]]:
     """Base and bytes of each region of main memory, from the attribute that this pass sets."""
-    attr = module.attributes.get("npuc.memory")
+    attr = module.attributes.get(MEMORY_ATTRIBUTE)
     if not isinstance(attr, DictionaryAttr):
         raise PassFailedException("the module has no attribute npuc.memory; run allocate-buffers first")
     return {name: (tile.ints(pair)[0], tile.ints(pair)[1]) for name, pair in attr.data.items()}

@@ -15,6 +15,7 @@ from npuc.passes.evaluation import Call, Evaluator, Place
 from npuc.passes.instrumentation import Instrument, parse_pipeline_text, pipeline_text
 from torch import Tensor
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -119,7 +120,12 @@ class PassCheck(Instrument):
 
     def _values(self, module: ModuleOp, call: Call) -> list[tuple[Place, Tensor]]:
         seen: list[tuple[Place, Tensor]] = []
-        self.evaluator.run(module, call, lambda place, value: seen.append((place, value)))
+
+        def watch(op: Operation, layer: int | None, results: Sequence[Tensor]) -> None:
+            values = [(number, value) for number, value in enumerate(results) if value.is_floating_point()]
+            seen.extend((Place.of(op, number, layer), value.clone()) for number, value in values)
+
+        self.evaluator.run(module, call, watch)
         return seen
 
 

@@ -45,7 +45,7 @@ def emit_programs(module: ModuleOp, target: str) -> list[EmittedProgram]:
         if isinstance(op, ProgramOp):
             holder = op.parent_op()
             assert isinstance(holder, ModuleOp)
-            io = _io(machine, holder)
+            io = io_of(machine, holder)
             instructions, symbols = instructions_of(machine, op)
             description = {
                 **_json(holder.attributes.get("npuc.bucket")),
@@ -105,7 +105,7 @@ def _resolved(instruction: Instruction, symbols: dict[str, int]) -> Instruction:
     return Instruction("call", instruction.queue, {"offset": symbols[target]}, location=instruction.location)
 
 
-def _io(machine: Machine, holder: ModuleOp) -> dict[str, IoTensor]:
+def io_of(machine: Machine, holder: ModuleOp) -> dict[str, IoTensor]:
     """The program's tensors in main memory, from the attribute that allocate-buffers sets."""
     found = holder.attributes.get("npuc.io")
     result: dict[str, IoTensor] = {}

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import torch
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph, tile
+from npuc.ir.commands import At
 from npuc.ir.interpret import Caches, Interpreter, Runtime, torch_type
-from npuc.ir.interpret_tile import TileMemory, interpret_tile
+from npuc.ir.interpret_tile import Observer, TileMemory, interpret_tile
 from npuc.ir.legality import module_path
 from npuc.ir.npu import ProgramOp
+from npuc.passes.allocate_buffers import MEMORY_ATTRIBUTE
 from npuc.passes.buckets import Bucket
 from npuc.passes.checking import place_values
 from npuc.passes.target_option import machine_of
@@ -35,8 +37,19 @@ class Place(NamedTuple):
     value: str
     operation: str
 
+    @classmethod
+    def of(cls, op: Operation, number: int, layer: int | None) -> Place:
+        """Of a result of a graph operation, or of what a pass or copy writes."""
+        if isinstance(op, tile.PassOp | tile.CopyOp):
+            return cls(module_path(op), op.buffers[written_buffer(op)].name_hint or "", op.name)
+        path = module_path(op) if layer is None else module_path(op).replace("{}", str(layer))
+        return cls(path, op.results[number].name_hint or "", op.name)
 
-Watch = Callable[[Place, Tensor], None]
+
+Watch = Callable[[Operation, int | None, Sequence[Tensor]], None]
+"""Told an operation that ran, the layer if that is known, and its results, or the buffer it wrote to."""
+
+ENTRIES = ("all", "last")
 
 
 @dataclass(frozen=True)
@@ -123,16 +136,23 @@ class Evaluator:
             found |= self.run(module, call)
         return found
 
-    def run(self, module: ModuleOp, call: Call, watch: Watch | None = None) -> dict[str, Tensor]:
+    def run(
+        self,
+        module: ModuleOp,
+        call: Call,
+        watch: Watch | None = None,
+        entries: Sequence[str] = ENTRIES,
+    ) -> dict[str, Tensor]:
         """Logits of one call of a module above commands.
 
         Args:
-            watch: told each result of an operation, with its place.
+            watch: told each operation, in order.
+            entries: which to run, where the module has several.
         """
         nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
         program = next((m for m in nested if symbol(m) == call.bucket.name), None)
         if program is not None and any(op.name.startswith("tile.") for op in program.walk()):
-            return self._tile(module, program, call, watch)
+            return self._tile(module, program, call, watch, entries)
         return self._graph(module, program, call, watch)
 
     def _graph(
@@ -144,7 +164,7 @@ class Evaluator:
             for part, table in enumerate((caches.keys, caches.values)):
                 shape = (heads, call.bucket.length, sizes[part])
                 table[name] = filled(shape, layers, call.bucket.batch, part, kind)
-        interpreter = _AnyLevel(program or module, self.reader, caches, _observer(watch))
+        interpreter = _AnyLevel(program or module, self.reader, caches, watch)
         weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}
         packed = {
             op.sym_name.data: weights[op.weight.string_value()]
@@ -162,13 +182,25 @@ class Evaluator:
         return {**logits_of(call, "all", logits), **logits_of(call, "last", last)}
 
     def _tile(
-        self, module: ModuleOp, program: ModuleOp, call: Call, watch: Watch | None
+        self,
+        module: ModuleOp,
+        program: ModuleOp,
+        call: Call,
+        watch: Watch | None,
+        entries: Sequence[str],
     ) -> dict[str, Tensor]:
         machine = machine_of(self.target)
         found: dict[str, Tensor] = {}
+        if MEMORY_ATTRIBUTE in module.attributes:
+            from npuc.passes.simulation import Chip
+
+            chip = Chip(self, module)
+            for entry in entries:
+                found |= chip.interpret(program, call, entry, watch)
+            return found
         functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
         ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}
-        for entry in ("all", "last"):
+        for entry in entries:
             kind = functions[entry].body.block.args[-1].type
             assert isinstance(kind, MemRefType)
             logits = torch.full(kind.get_shape(), torch.nan, dtype=torch_type(kind.element_type))
@@ -183,7 +215,7 @@ class Evaluator:
                 runtime=call.runtime,
             )
             inputs = [call.tokens, call.positions][: len(functions[entry].body.block.args) - 1]
-            interpret_tile(program, entry, [*inputs, logits], memory, observe=_tile_observer(watch))
+            interpret_tile(program, entry, [*inputs, logits], memory, observe=tile_observer(watch, memory))
             found |= logits_of(call, entry, logits)
         return found
 
@@ -251,28 +283,21 @@ def _last_of_all(call: Call, logits: Tensor) -> Tensor:
     return torch.stack([row[count - 1] for row, count in zip(logits, call.valid, strict=True)])
 
 
-def _observer(watch: Watch | None) -> Callable[[Operation, int | None, Sequence[Tensor]], None] | None:
+def written_buffer(op: tile.PassOp | tile.CopyOp) -> int:
+    """The number of the buffer that a pass or copy writes to."""
+    return op.spec.ports["out" if isinstance(op, tile.PassOp) else "dst"].buffer
+
+
+def tile_observer(watch: Watch | None, memory: TileMemory) -> Observer | None:
+    """Tells a watch what each pass and copy has left in the buffer it writes to."""
     if watch is None:
         return None
 
-    def observe(op: Operation, layer: int | None, results: Sequence[Tensor]) -> None:
-        for value, tensor in zip(op.results, results, strict=True):
-            path = module_path(op).replace("{}", str(layer)) if layer is not None else module_path(op)
-            if tensor.is_floating_point():
-                watch(Place(path, value.name_hint or "", op.name), tensor.clone())
-
-    return observe
-
-
-def _tile_observer(watch: Watch | None) -> Callable[[Operation, Sequence[Tensor]], None] | None:
-    if watch is None:
-        return None
-
-    def observe(op: Operation, buffers: Sequence[Tensor]) -> None:
+    def observe(op: Operation, places: Sequence[At]) -> None:
         assert isinstance(op, tile.PassOp | tile.CopyOp)
-        number = op.spec.ports["out" if isinstance(op, tile.PassOp) else "dst"].buffer
-        name = op.buffers[number].name_hint or ""
-        if buffers[number].is_floating_point():
-            watch(Place(module_path(op), name, op.name), buffers[number].clone())
+        number = written_buffer(op)
+        kind = op.buffers[number].type
+        assert isinstance(kind, MemRefType)
+        watch(op, None, [memory.content(places[number], kind).clone()])
 
     return observe

@@ -18,7 +18,7 @@ from npuc.passes.programs import callees_first, calls_of, entries, programs
 from npuc.passes.select_commands import choice_of, module_path
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import MemRefType, ModuleOp
+from xdsl.dialects.builtin import LocationAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -91,6 +91,7 @@ class _Function:
         self.function = function
         self.is_entry = is_entry
         self.origin = ("", "")
+        self.location: LocationAttr = function.location
         self.code: list[Operation] = [LabelOp(function.sym_name.data)]
         frames = [program.frames[call.callee.string_value()] for call in calls_of(function)]
         first = max((frame.top for frame in frames), default=FIRST_REGISTER)
@@ -119,11 +120,16 @@ class _Function:
     def control(self, command: str, fields: dict[str, int]) -> None:
         """Append a command of the sequencer."""
         kept = {name: value for name, value in fields.items() if value or name in ("rd", "imm")}
-        self.code.append(CommandOp(Instruction(command, CONTROL, dict(kept)), *self.origin))
+        self._append(Instruction(command, CONTROL, dict(kept)))
+
+    def _append(self, instruction: Instruction) -> None:
+        op = CommandOp(instruction, *self.origin)
+        op.location = self.location
+        self.code.append(op)
 
     def _block(self, block: Block) -> None:
         for op in block.ops:
-            self.origin = (module_path(op), op.name)
+            self.origin, self.location = (module_path(op), op.name), op.location
             if isinstance(op, tile.PassOp | tile.CopyOp):
                 self._command(op)
             elif isinstance(op, tile.ForOp):
@@ -143,7 +149,7 @@ class _Function:
         counter = self.registers.atom(op.induction)
         self.control("loop", {"rd": counter, "count": tile.integer(op.count)})
         self._block(op.body.block)
-        self.origin = (module_path(op), op.name)
+        self.origin, self.location = (module_path(op), op.name), op.location
         for atom in atoms:
             register = self.registers.terms(((atom, 1),))
             self.control("mul", {"rd": register, "rs": register, "imm": -1})
@@ -159,7 +165,7 @@ class _Function:
             fields = {"rd": target, "rs": self.registers.terms(value.terms), "imm": value.constant}
             self.control("add", fields)
             self.registers.release()
-        self.code.append(CommandOp(Instruction("call", CONTROL, {"offset": name}), *self.origin))
+        self._append(Instruction("call", CONTROL, {"offset": name}))
 
     def _command(self, op: tile.PassOp | tile.CopyOp) -> None:
         choice = choice_of(op)
@@ -185,7 +191,7 @@ class _Function:
         waits, signals = (uses(op.attributes.get(name)) for name in ("waits", "signals"))
         instruction = Instruction(plain.command, plain.queue, plain.fields, waits, signals)
         self._report(op, self.machine.check(instruction))
-        self.code.append(CommandOp(instruction, *self.origin))
+        self._append(instruction)
         self.registers.release()
 
     def _limit(self, command: str, name: str, limit: tile.Limit, indices: Sequence[SSAValue]) -> Address:

@@ -1,48 +1,101 @@
-"""What the programs of a scheduled module compute: encoded, and run on the simulator."""
+"""What the programs of a module with addresses compute, on the memories of the simulator.
+
+Buffers are interpreted at their addresses; commands are executed, encoded or as they are.
+"""
 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
+from npuc.backends.machine import Machine
 from npuc.ir import tile
+from npuc.ir.interpret_tile import interpret_tile
+from npuc.ir.npu import ProgramOp
+from npuc.passes.addressed_memory import AddressedMemory
 from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.checking import place_values
-from npuc.passes.emit import emit_programs
+from npuc.passes.emit import IoTensor, emit_programs, instructions_of, io_of
+from npuc.passes.evaluation import Call, Evaluator, Watch, logits_of, placed_caches, tile_observer
 from npuc.passes.target_option import machine_of
 from npuc.runtime.device import parameters
 from npuc.runtime.element_types import element_type
+from npuc.runtime.simulator.program import LoadedProgram
 from npuc.runtime.simulator.simulator import Simulator
 from torch import Tensor
 from xdsl.dialects.builtin import ModuleOp
-
-if TYPE_CHECKING:
-    from npuc.passes.evaluation import Evaluator
+from xdsl.dialects.func import FuncOp
 
 
-def simulated(evaluator: Evaluator, module: ModuleOp) -> dict[str, Tensor]:
-    """Logits of each call, as `Evaluator.outputs` gives them."""
-    from npuc.passes.evaluation import logits_of
+class Chip:
+    """A simulated chip that holds the weights of a module with addresses."""
 
-    regions = memory_map(module)
-    end = max(base + size for base, size in regions.values())
-    simulator = Simulator(machine_of(evaluator.target), end)
-    _write_weights(evaluator, module, simulator, regions["weights"][0])
-    emitted = {program.name: program for program in emit_programs(module, evaluator.target)}
+    def __init__(self, evaluator: Evaluator, module: ModuleOp) -> None:
+        self.module = module
+        self.target = evaluator.target
+        self.machine: Machine = machine_of(evaluator.target)
+        self.regions = memory_map(module)
+        end = max(base + size for base, size in self.regions.values())
+        self.simulator = Simulator(self.machine, end)
+        _write_weights(evaluator, module, self.simulator, self.regions["weights"][0])
+
+    def prepare(self, call: Call, io: dict[str, IoTensor]) -> list[int]:
+        """Writes caches and inputs for a call; returns its runtime parameters."""
+        self.simulator.zero(*self.regions["cache"])
+        _write_caches(self.module, self.simulator, self.regions["cache"][0])
+        for name, tensor in (("tokens", call.tokens), ("positions", call.positions)):
+            if name in io:
+                self.simulator.write(io[name][0], tensor)
+        rows = [(slot, p, v) for slot, (p, v) in enumerate(zip(call.position, call.valid, strict=True))]
+        return parameters(rows)
+
+    def interpret(
+        self, program: ModuleOp, call: Call, entry: str, watch: Watch | None = None
+    ) -> dict[str, Tensor]:
+        """Logits of an entry of a program whose buffers have addresses."""
+        io = io_of(self.machine, program)
+        self.prepare(call, io)
+        memory = AddressedMemory.of(self.simulator.cores[0].memories, self.module, call.runtime)
+        functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
+        arguments = memory.arguments(functions[entry])
+        interpret_tile(program, entry, arguments, memory, observe=tile_observer(watch, memory))
+        return self.logits(call, entry, io)
+
+    def execute(
+        self, program: LoadedProgram, io: dict[str, IoTensor], call: Call, entry: str
+    ) -> dict[str, Tensor]:
+        """Logits of an entry of a program of commands."""
+        self.simulator.run(program, entry, self.prepare(call, io))
+        return self.logits(call, entry, io)
+
+    def logits(self, call: Call, entry: str, io: dict[str, IoTensor]) -> dict[str, Tensor]:
+        """What the entry has left in main memory."""
+        address, shape, kind = io[f"logits_{entry}"]
+        return logits_of(call, entry, self.simulator.read(address, shape, element_type(kind).torch_type))
+
+    def load(self, encoded: bool = True) -> dict[str, tuple[LoadedProgram, dict[str, IoTensor]]]:
+        """The module's programs with their inputs and outputs, encoded and decoded, or as they are."""
+        if encoded:
+            emitted = emit_programs(self.module, self.target)
+            return {p.name: (self.simulator.load(p.program), p.io) for p in emitted}
+        found: dict[str, tuple[LoadedProgram, dict[str, IoTensor]]] = {}
+        for op in self.module.walk():
+            if isinstance(op, ProgramOp):
+                holder = op.parent_op()
+                assert isinstance(holder, ModuleOp)
+                instructions, symbols = instructions_of(self.machine, op)
+                io = io_of(self.machine, holder)
+                found[op.sym_name.data] = self.simulator.load(instructions, symbols), io
+        return found
+
+
+def simulated(evaluator: Evaluator, module: ModuleOp, *, encoded: bool = True) -> dict[str, Tensor]:
+    """Logits of each call, as `Evaluator.outputs` gives them, of a module of commands."""
+    chip = Chip(evaluator, module)
+    programs = chip.load(encoded)
     found: dict[str, Tensor] = {}
     for call in evaluator.calls:
-        program = emitted[call.bucket.name]
-        loaded = simulator.load(program.program)
         for entry in ("all", "last"):
-            simulator.zero(*regions["cache"])
-            _write_caches(module, simulator, regions["cache"][0])
-            for name, tensor in (("tokens", call.tokens), ("positions", call.positions)):
-                if name in program.io:
-                    simulator.write(program.io[name][0], tensor)
-            rows = [(slot, p, v) for slot, (p, v) in enumerate(zip(call.position, call.valid, strict=True))]
-            simulator.run(loaded, entry, parameters(rows))
-            address, shape, kind = program.io[f"logits_{entry}"]
-            found |= logits_of(call, entry, simulator.read(address, shape, element_type(kind).torch_type))
+            found |= chip.execute(*programs[call.bucket.name], call, entry)
     return found
 
 
@@ -55,8 +108,6 @@ def _write_weights(evaluator: Evaluator, module: ModuleOp, simulator: Simulator,
 
 
 def _write_caches(module: ModuleOp, simulator: Simulator, base: int) -> None:
-    from npuc.passes.evaluation import placed_caches
-
     ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.CacheOp)}
     for name, layers, slots, shapes, dtype in placed_caches(module):
         op = ops[name]

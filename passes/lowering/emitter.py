@@ -14,7 +14,7 @@ from npuc.passes.algorithms.contractions import Axis, orders
 from npuc.passes.algorithms.geometry import Geometry
 from npuc.passes.costs import cheapest, operands_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense
-from xdsl.dialects.builtin import MemRefType, f32
+from xdsl.dialects.builtin import LocationAttr, MemRefType, UnknownLoc, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 
@@ -28,6 +28,7 @@ class Emitter:
         units: the machine's vector units, which decide how long a chain may be.
         block: where operations go.
         module: checkpoint module path noted on every operation.
+        location: of every operation.
         hint: name hint for new buffers.
         nests: the orders of contractions chosen so far.
     """
@@ -37,11 +38,13 @@ class Emitter:
     units: VectorUnits
     block: Block
     module: str = ""
+    location: LocationAttr = field(default_factory=UnknownLoc)
     hint: str | None = None
     nests: dict[object, tuple[Axis, ...]] = field(default_factory=dict[object, tuple[Axis, ...]])
 
     def add(self, op: Operation) -> Operation:
         """Appends an op."""
+        op.location = self.location
         self.block.add_op(op)
         return op
 

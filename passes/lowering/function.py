@@ -58,17 +58,18 @@ class FunctionLowering:
         """Notes whose operations are being emitted."""
         module = op.attributes.get("module")
         self.emit.module = module.data if isinstance(module, StringAttr) else ""
+        self.emit.location = op.location
         self.emit.hint = op.results[0].name_hint if op.results else None
 
     @contextmanager
     def on_behalf_of(self, value: SSAValue) -> Generator[None, None, None]:
         """Emits under the name and module of the operation that computes a value."""
-        module, hint = self.emit.module, self.emit.hint
+        module, location, hint = self.emit.module, self.emit.location, self.emit.hint
         if isinstance(value.owner, Operation):
             self.begin(value.owner)
         self.emit.hint = value.name_hint or hint
         yield
-        self.emit.module, self.emit.hint = module, hint
+        self.emit.module, self.emit.location, self.emit.hint = module, location, hint
 
     def view(self, value: SSAValue) -> View:
         """The tensor in a buffer, computing it now if it was deferred."""
