@@ -11,6 +11,7 @@ from npuc.ir.errors import UserError
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.element_types import element_type
 from npuc.runtime.manifest import Program, WeightPlacement
+from npuc.runtime.simulator.hazards import Hazard
 from npuc.runtime.simulator.program import LoadedProgram
 from npuc.runtime.simulator.simulator import Simulator
 from npuc.runtime.weights import WeightFile
@@ -120,6 +121,10 @@ def upload(
 class SimulatorDevice:
     """The simulator of an artifact's target, with its weights; caches start zero, programs load when run.
 
+    Attributes:
+        sanitize: whether runs look for hazards, which takes longer.
+        hazards: those that were found.
+
     Args:
         artifact: opened.
 
@@ -127,7 +132,9 @@ class SimulatorDevice:
         UserError: for damaged weights or an unknown target.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, *, sanitize: bool = False) -> None:
+        self.sanitize = sanitize
+        self.hazards: list[Hazard] = []
         self._artifact = artifact
         self.manifest = artifact.manifest
         machine = artifact.machine
@@ -191,7 +198,8 @@ class SimulatorDevice:
             steps = torch.arange(program.new_tokens, dtype=torch.int32)[None]
             self._write_input(program, "positions", first + torch.minimum(steps, last))
         rows = list(zip(slots, positions, valid, strict=True))
-        self.simulator.run(self.load(program), entry, parameters(rows))
+        result = self.simulator.run(self.load(program), entry, parameters(rows), hazards=self.sanitize)
+        self.hazards += result.hazards
         out = program.io[f"logits_{entry}"]
         found = self.simulator.read(out.address, out.shape, element_type(out.type).torch_type)
         logits = found[:, : self.vocab_size].float()

@@ -1,4 +1,4 @@
-"""Imported models compute what transformers computes: prefill, chunked extension and decode with a cache."""
+"""Imported models compute what transformers computes; families of random models are in test_families.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-import transformers
-from families import FAMILIES, save_random
+from imported import TOLERANCE, check_import, relative_error
 from npuc.frontends.transformers_export import import_model
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph
@@ -18,77 +17,13 @@ from xdsl.ir import Operation
 
 SHARED = Path(__file__).parents[3] / "shared" / "models"
 CAUSAL = ["stories260K", "stories3M", "tiny-qwen3", "tiny-gemma3", "micro_lm_pro", "gpt_nano_sort"]
-TOLERANCE = 1e-4  # of the largest logit
-
-
-def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
-    assert got.shape == want.shape
-    return float((got - want).abs().max() / want.abs().max())
-
-
-class Imported:
-    """An imported model and its reference."""
-
-    def __init__(self, folder: Path, rows: int = 2) -> None:
-        self.module = import_model(folder)
-        self.weights = WeightReader(folder, keep=True)
-        self.reference = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
-        config = self.reference.config.get_text_config()
-        self.length = min(40, config.max_position_embeddings - 1)
-        generator = torch.Generator().manual_seed(1)
-        self.tokens = torch.randint(0, config.vocab_size, (rows, self.length), generator=generator)
-        with torch.no_grad():
-            self.logits = self.reference(self.tokens, use_cache=False).logits
-
-    def step(self, caches: Caches, start: int, count: int, padding: int, ctx: int) -> torch.Tensor:
-        """Logits of ``count`` tokens from ``start``, followed by padding that is not valid."""
-        rows = self.tokens.shape[0]
-        tokens = torch.full((rows, count + padding), 1, dtype=torch.int32)
-        tokens[:, :count] = self.tokens[:, start : start + count]
-        positions = torch.arange(start, start + count + padding, dtype=torch.int32).repeat(rows, 1)
-        runtime = Runtime(list(reversed(range(rows))), [start] * rows, [count] * rows, ctx)
-        (logits,) = interpret(self.module, [tokens, positions], self.weights, caches, runtime)
-        return logits[:, :count]
-
-    def prefill(self) -> torch.Tensor:
-        caches = Caches.allocate(self.module, 2, self.length)
-        return self.step(caches, 0, self.length, 0, self.length)
-
-    @property
-    def pieces(self) -> list[tuple[int, int, int, int]]:
-        """A prefill with padding, an extension with padding, then one token at a time."""
-        first = self.length // 3
-        pieces = [(0, first, 2, first + 2), (first, first, 1, self.length)]
-        return pieces + [(i, 1, 0, self.length + 2) for i in range(2 * first, self.length)]
-
-    def chunked(self) -> torch.Tensor:
-        caches = Caches.allocate(self.module, 3, self.length + 2)
-        return torch.cat([self.step(caches, *piece) for piece in self.pieces], 1)
-
-    def chunked_reference(self) -> torch.Tensor:
-        """What transformers computes piece by piece, where that differs from one prefill (longrope)."""
-        cache, parts = transformers.DynamicCache(config=self.reference.config), []
-        for start, count, _, _ in self.pieces:
-            tokens = self.tokens[:, start : start + count]
-            with torch.no_grad():
-                parts.append(self.reference(tokens, past_key_values=cache, use_cache=True).logits)
-        return torch.cat(parts, 1)
-
-
-def check(folder: Path) -> Imported:
-    imported = Imported(folder)
-    assert relative_error(imported.prefill(), imported.logits) <= TOLERANCE
-    assert relative_error(imported.chunked(), imported.chunked_reference()) <= TOLERANCE
-    return imported
 
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_trained_models(name: str) -> None:
     if not (SHARED / name).exists():
         pytest.skip(f"{SHARED / name} is not there")
-    check(SHARED / name)
+    check_import(import_model(SHARED / name), SHARED / name)
 
 
 def test_intermediates_of_an_independent_implementation() -> None:
@@ -141,9 +76,3 @@ def test_an_image_encoder() -> None:
     inner = torch.nn.functional.linear(hidden[-1][:, 0], head["fc1.weight"], head["fc1.bias"])
     logits = torch.nn.functional.linear(torch.nn.functional.gelu(inner), head["fc2.weight"], head["fc2.bias"])
     assert relative_error(logits, expected["logits"]) <= TOLERANCE
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_random_models(family: str, tmp_path: Path) -> None:
-    save_random(*FAMILIES[family], tmp_path)
-    check(tmp_path)
