@@ -37,6 +37,7 @@ PASSES = (
     "raise-rope",
     "select-commands",
     "specialize",
+    "split-rows",
     "verify-legality",
 )
 

@@ -196,9 +196,11 @@ class _Assigner:
             flat = len(graph.static_shape(op.key)) == 3
             return [self.sliced(v) if flat else R for v in op.operands], [H, H]
         if isinstance(op, graph.RowsOp):
-            return [None] * len(op.inputs), [self.sliced(v) for v in op.outputs]
+            return [None] * len(op.inputs), [self._result(v, function) for v in op.outputs]
         if isinstance(op, graph.YieldOp):
-            return [self.sliced(v) for v in op.values], []
+            rows = op.parent_op()
+            assert isinstance(rows, graph.RowsOp)
+            return [self._result(v, function) for v in rows.outputs], []
         if isinstance(op, graph.AttentionOp):
             mask: list[Placement | None] = [] if op.mask is None else [self.sliced(op.mask)]
             stored = H if isinstance(placement_of(op.keys), HostAttr) else R
@@ -212,6 +214,11 @@ class _Assigner:
             logits = function.sym_name.data.startswith("head_")
             return [H if logits else self.sliced(v) for v in op.operands], []
         return [R] * len(op.operands), [R] * len(op.results)
+
+    def _result(self, value: SSAValue, function: FuncOp) -> Placement:
+        """Where the tiles of `graph.rows` are put together: logits in main memory, all else in the slices."""
+        returned = any(isinstance(use.operation, ReturnOp) for use in value.uses)
+        return H if returned and function.sym_name.data.startswith("head_") else self.sliced(value)
 
     def _chosen(self, value: SSAValue) -> Placement:
         """The placement of a value as it stands, or as demanded if it is flexible or on the host."""

@@ -12,6 +12,16 @@ VIEWS = (graph.ReshapeOp, graph.TransposeOp, graph.BroadcastOp, graph.SliceOp, g
 """Operations whose result lies where their operand does."""
 
 
+def overwrites(op: Operation) -> bool:
+    """Whether an operation's result takes the place of its first operand, which nobody else wants.
+
+    The widest tensors of a layer meet in its gated product.
+    """
+    if not isinstance(op, graph.GatedOp) or not isinstance(op.gate.owner, graph.LinearOp):
+        return False
+    return len(list(op.gate.uses)) == 1 and op.gate.type == op.result.type
+
+
 def live_bytes(block: Block, size: Size) -> dict[Operation, int]:
     """For each operation of a block the bytes of all tensors that are alive while it runs.
 
@@ -40,7 +50,7 @@ def _last_uses(block: Block) -> Mapping[SSAValue, Operation]:
     ends: dict[SSAValue, Operation] = {}
     for op in block.ops:
         for value in op.results:
-            viewed = isinstance(op, VIEWS)
+            viewed = isinstance(op, VIEWS) or overwrites(op)
             roots[value] = roots.get(op.operands[0], op.operands[0]) if viewed else value
             if not viewed:
                 ends[value] = op

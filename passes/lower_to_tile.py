@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -156,8 +156,10 @@ class _Context:
             low.values[original] = _argument_view(argument, original.type)
         carried = arguments[: len(outputs)] if is_layer else arguments[len(inputs) :]
         if not is_layer:
-            for destination in carried:
+            for destination, value in zip(carried, _returned(function), strict=True):
                 destination.name_hint = "result"
+                if low.on_host(value):
+                    low.destinations[value] = _logits_view(destination, value)
         _lower_block(low, function.body.block, list(carried))
         kind = FunctionType.from_lists([a.type for a in block.args], [])
         return FuncOp(name, kind, Region(block), "private")
@@ -196,6 +198,13 @@ def _argument_view(argument: SSAValue, kind: Attribute) -> View:
     return dense(argument, shape or (1,))
 
 
+def _returned(function: FuncOp) -> Sequence[SSAValue]:
+    """What a function returns."""
+    returned = function.body.block.last_op
+    assert isinstance(returned, ReturnOp)
+    return returned.operands
+
+
 def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValue]) -> None:
     for op in block.ops:
         low.begin(op)
@@ -207,8 +216,8 @@ def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValu
             _lower_yield(low, op)
         elif isinstance(op, graph.LayersOp):
             _lower_layers(low, op)
-        elif isinstance(op, graph.RelayoutOp) and _is_returned(op) and low.on_host(op.result):
-            low.values[op.result] = _logits_view(destinations[0], op.result)
+        elif isinstance(op, graph.RelayoutOp) and op.result in low.destinations and low.on_host(op.result):
+            low.values[op.result] = low.destinations[op.result]
             movement.store_result(low, op)
         elif isinstance(op, graph.ConstantOp):
             if any(_needs_buffer(use.operation) for use in op.result.uses):
@@ -219,10 +228,6 @@ def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValu
             raise PassFailedException(
                 f"lower-to-tile: {op.name} has no lowering ({low.emit.module}); add a rule to RULES"
             )
-
-
-def _is_returned(op: graph.RelayoutOp) -> bool:
-    return any(isinstance(use.operation, ReturnOp) for use in op.result.uses)
 
 
 def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:

@@ -32,7 +32,8 @@ def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
         # Nothing to quantize yet: checkpoints come in float.
         "quantize": "",
         # From here every size is a number; each bucket is a module of its own.
-        "specialize": f"specialize{{{on} buckets={names}}}",
+        # What then is too large for the chip all at once is done some tokens at a time.
+        "specialize": f"specialize{{{on} buckets={names}}},split-rows{{{on}}}",
         # One core: nothing to partition.
         "partition": "",
         # Placements first: how a weight is packed depends on where its user's operands lie.

@@ -9,6 +9,7 @@ from npuc.ir import graph
 from npuc.ir.tile import Limit, Step
 from npuc.passes.algorithms.chains import split_chain
 from npuc.passes.constants import constant_of
+from npuc.passes.live_bytes import overwrites
 from npuc.passes.lowering.elementwise import BINARY_STEP, UNARY_STEPS, constant_steps, imm, stash
 from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type
 from npuc.passes.lowering.views import Nest, View, Walk
@@ -49,9 +50,11 @@ def lower_binary(low: FunctionLowering, op: graph.BinaryOp) -> None:
 
 
 def lower_gated(low: FunctionLowering, op: graph.GatedOp) -> None:
-    """activation(gate) · up."""
+    """activation(gate) · up, in the place of the gate where nobody else wants it."""
     steps = (*UNARY_STEPS[op.activation.data], Step("mul", "operand"))
     gate, up = low.view(op.gate), low.view(op.up)
+    if overwrites(op) and op.result not in low.destinations:
+        low.destinations[op.result] = gate
     low.define(op.result, Deferred(gate, steps, up))
 
 

@@ -40,6 +40,29 @@ def test_every_pass_keeps_the_values(demo_model: Path, tmp_path: Path, capsys: C
     assert all(step["max_rel_error"] < 1e-5 for step in checked.values())
 
 
+def test_tiles_of_rows_keep_the_values(
+    demo_model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with little memory: the ends of the layers and the logits, one row at a time."""
+    monkeypatch.setattr("npuc.passes.split_rows.SHARE", 0.0)
+    dumps = tmp_path / "dumps"
+    flags = [
+        "-t",
+        "rngd",
+        "--prefill-buckets",
+        "1x4",
+        "--check=phases",
+        "--dump-compilation-phases-to",
+        dumps,
+    ]
+    words = ["compile", demo_model, *flags, "-o", tmp_path / "out", "--json"]
+    assert irc.main([str(word) for word in words]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert all(step["max_rel_error"] < 1e-5 for step in checks)
+    (dump,) = dumps.glob("*specialize*")
+    assert dump.read_text().count("graph.rows(") == 5  # keys, queries, end of layer, last norm, logits
+
+
 def test_phases(demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
     prompt = tmp_path / "prompt.txt"
     for text in ("The function returns", "1, 2, 3"):

@@ -1,0 +1,162 @@
+"""Cuts what treats each token by itself into tiles of rows, where all tokens at once do not fit on chip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from npuc.ir import graph
+from npuc.passes.algorithms.geometry import Geometry, geometry_of
+from npuc.passes.live_bytes import live_bytes
+from npuc.passes.pack_weights import storage_bits
+from npuc.passes.rewriting import take_attributes
+from npuc.passes.target_option import machine_of
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+
+WEIGHTS = (graph.ParamOp, graph.ConstantOp)
+TOKENWISE = (
+    graph.LinearOp,
+    graph.UnaryOp,
+    graph.BinaryOp,
+    graph.CastOp,
+    graph.GatedOp,
+    graph.RmsNormOp,
+    graph.LayerNormOp,
+)
+SHARE = 0.65
+"""Of the local memory, for tensors; the rest is for weights on their way."""
+
+
+@dataclass(frozen=True)
+class SplitRowsPass(ModulePass):
+    """Puts the end of a function into `graph.rows` if its tensors, cut over the slices, take too much memory.
+
+    That is what follows attention in a layer, or makes logits. Every tile of rows reads the weights again.
+    """
+
+    name = "split-rows"
+    target: str
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        geometry = geometry_of(machine_of(self.target))
+        for function in op.walk():
+            if isinstance(function, FuncOp):
+                _split(function, geometry)
+
+
+def _split(function: FuncOp, geometry: Geometry) -> None:
+    block = function.body.block
+    budget = int(SHARE * geometry.local_bytes)
+
+    def size(value: SSAValue) -> int:
+        return _slice_bytes(value, geometry)
+
+    region = _tokenwise_end(block)
+    live = live_bytes(block, size)
+    if not region or max(live[op] for op in region) <= budget:
+        return
+    result = region[-1].results[0]
+    inputs = _inputs(region)
+    logits = function.sym_name.data.startswith("head_")  # they go to main memory, tile by tile
+    held = sum(size(v) for v in inputs) + (0 if logits else size(result))
+    rows = graph.static_shape(result)[1]
+    for count in (n for n in range(rows - 1, 0, -1) if rows % n == 0):
+        tiled = _tiled(region, inputs, result, count)
+        if count == 1 or held + max(live_bytes(tiled.body.block, size).values()) <= budget:
+            _replace(region, result, tiled)
+            return
+        tiled.erase()
+
+
+def _slice_bytes(value: SSAValue, geometry: Geometry) -> int:
+    """Bytes of a tensor in each slice when its last dimension is cut over them; weights count elsewhere."""
+    shape = graph.static_shape(value)
+    if not shape or isinstance(value.owner, WEIGHTS):
+        return 0
+    own = prod(shape[:-1]) * geometry.chunk(shape[-1])
+    return own * storage_bits(graph.element_of(value)) // 8
+
+
+def _tokenwise_end(block: Block) -> list[Operation]:
+    """The longest run of token-wise operations that makes the returned value, beside weights."""
+    returned = block.last_op
+    if not isinstance(returned, ReturnOp) or len(returned.operands) != 1:
+        return []
+    shape = graph.static_shape(returned.operands[0])
+    if len(shape) != 3 or shape[1] == 1:
+        return []
+    found: list[Operation] = []
+    op = returned.prev_op
+    while op is not None and (isinstance(op, WEIGHTS) or _is_tokenwise(op, shape[:2])):
+        if not isinstance(op, WEIGHTS):
+            found.insert(0, op)
+        op = op.prev_op
+    while found and returned.operands[0] not in found[-1].results:
+        found.pop()
+    while found and any(_used_outside(op, found) for op in found[:-1]):
+        del found[0]
+    return found
+
+
+def _used_outside(op: Operation, region: Sequence[Operation]) -> bool:
+    return any(use.operation not in region for result in op.results for use in result.uses)
+
+
+def _is_tokenwise(op: Operation, lead: tuple[int, ...]) -> bool:
+    """Whether every tensor of an operation is a weight, a constant or [batch, rows, size]."""
+    tensors = [v for v in (*op.operands, *op.results) if not isinstance(v.owner, WEIGHTS)]
+    return isinstance(op, TOKENWISE) and all(
+        len(s := graph.static_shape(v)) == 3 and s[:2] == lead for v in tensors
+    )
+
+
+def _inputs(region: Sequence[Operation]) -> list[SSAValue]:
+    operands = [operand for op in region for operand in op.operands]
+    return list(
+        dict.fromkeys(v for v in operands if v.owner not in region and not isinstance(v.owner, WEIGHTS))
+    )
+
+
+def _tiled(
+    region: Sequence[Operation], inputs: Sequence[SSAValue], result: SSAValue, count: int
+) -> graph.RowsOp:
+    """The operations as a `graph.rows` of `count` rows at a time."""
+    body = Block(arg_types=[_with_rows(value, count) for value in inputs])
+    mapping: dict[SSAValue, SSAValue] = dict(zip(inputs, body.args, strict=True))
+    for argument, value in zip(body.args, inputs, strict=True):
+        argument.name_hint = value.name_hint
+    for op in region:
+        for operand in op.operands:
+            if operand not in mapping:
+                weight = operand.owner
+                assert isinstance(weight, WEIGHTS)
+                body.add_op(weight.clone(mapping))
+        clone = op.clone(mapping)
+        for new in clone.results:
+            Rewriter.replace_value_with_new_type(new, _with_rows(new, count))
+        mapping.update(zip(op.results, clone.results, strict=True))
+        body.add_op(clone)
+    body.add_op(graph.YieldOp([mapping[result]]))
+    return graph.RowsOp(inputs, [1] * len(inputs), [1], body, [result.type])
+
+
+def _with_rows(value: SSAValue, count: int) -> TensorType[Attribute]:
+    batch, _, size = graph.static_shape(value)
+    return TensorType(graph.element_of(value), (batch, count, size))
+
+
+def _replace(region: Sequence[Operation], result: SSAValue, tiled: graph.RowsOp) -> None:
+    block = region[-1].parent_block()
+    assert block is not None
+    take_attributes(tiled, region[-1])
+    block.insert_ops_after([tiled], region[-1])
+    result.replace_uses_with_if(tiled.outputs[0], lambda use: use.operation.parent_op() is not tiled)
+    for op in reversed(region):
+        op.detach()
+        op.erase()
