@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from families import FAMILIES, save_random
 from imported import check_import
 from npuc.frontends.transformers_export import import_model
@@ -19,9 +18,8 @@ from npuc.passes.buckets import Bucket, parse_bucket
 from npuc.passes.compile import Compilation, compile_model
 from npuc.passes.pipeline import finish_phase
 from npuc.runtime.artifact import Artifact
-from npuc.runtime.device import SimulatorDevice
-from npuc.runtime.manifest import Program
 from npuc.runtime.verify import verify
+from sanitized import FirstRunsSanitized
 
 TOY = Path(__file__).parents[1] / "toy" / "toy.npu"
 ON_TOY = {"llama", "mistral-sliding", "qwen3", "gemma2", "phi3-longrope", "gpt2", "starcoder2", "gpt-neox"}
@@ -29,27 +27,6 @@ ON_TOY = {"llama", "mistral-sliding", "qwen3", "gemma2", "phi3-longrope", "gpt2"
 IMPORTED_ONLY = {"mixtral", "qwen3-moe", "deepseek-v3", "gpt-oss", "falcon", "codegen", "gptj"}
 BUCKETS = [parse_bucket("prefill", "1x16"), parse_bucket("extend", "2x8x40"), parse_bucket("decode", "2x40")]
 TOLERANCE = 1e-4  # of the largest logit, docs/design.md
-
-
-class FirstRunsSanitized(SimulatorDevice):
-    """Looks for hazards when an entry of a program runs for the first time."""
-
-    def __init__(self, artifact: Artifact) -> None:
-        super().__init__(artifact)
-        self.checked: set[tuple[str, str]] = set()
-
-    def forward(
-        self,
-        program: Program,
-        tokens: torch.Tensor,
-        slots: Sequence[int],
-        positions: Sequence[int],
-        valid: Sequence[int],
-        entry: str = "last",
-    ) -> torch.Tensor:
-        self.sanitize = (program.name, entry) not in self.checked
-        self.checked.add((program.name, entry))
-        return super().forward(program, tokens, slots, positions, valid, entry)
 
 
 def check_compiled(
