@@ -83,7 +83,7 @@ def run_observed(program: PreparedProgram, entry: str, params: Sequence[int]) ->
     monitor.finish()
     timeline = simulate([(program.program, entry, params)], cost=lambda _: Cost(1, {}, 0), stops=False)[0]
     if timeline.deadlock is not None:
-        monitor.report("deadlock", f"deadlock: {'; '.join(timeline.deadlock.waiting)}")
+        monitor.report("deadlock", "; ".join(timeline.deadlock.waiting))
     return executed, monitor.hazards
 
 

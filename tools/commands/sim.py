@@ -11,17 +11,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, duration, progress_bar, table
 
 if TYPE_CHECKING:
     from npuc.runtime.device import SimulatorDevice
     from npuc.runtime.manifest import Program
+    from npuc.runtime.simulator.program import LoadedProgram
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc sim`."""
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
     parser.add_argument("--program", metavar="NAME", help="this program only, e.g. decode_1x256")
+    parser.add_argument(
+        "--elf",
+        metavar="FILE",
+        type=Path,
+        help="run this file, from irc asm --like, as --program NAME",
+    )
     parser.add_argument("--entry", choices=("last", "all"), default="last", help="logits of which rows")
     parser.add_argument("--sanitize", action="store_true", help="look for hazards")
     parser.add_argument("--seed", type=int, default=0, help="of the tokens")
@@ -34,6 +42,13 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     artifact = Artifact(arguments.artifact)
     name = arguments.program
+    if arguments.elf is not None and name is None:
+        raise UserError(
+            "argument",
+            "it is not said which program the file stands for",
+            where="--elf",
+            remedy="give --program NAME",
+        )
     chosen = list(artifact.manifest.programs) if name is None else [artifact.manifest.program(name)]
     found: list[dict[str, Any]] = []
     with progress_bar(not arguments.json) as bar:
@@ -72,7 +87,7 @@ def _run(device: SimulatorDevice, program: Program, arguments: argparse.Namespac
             device.simulator.write(place.address, inputs[name].reshape(place.shape))
     rows = [(slot, position, program.new_tokens) for slot in range(program.batch)]
     start = time.perf_counter()
-    loaded = device.load(program)
+    loaded = _loaded(device, program, arguments.elf)
     result = device.simulator.run(loaded, arguments.entry, parameters(rows), hazards=arguments.sanitize)
     return {
         "name": program.name,
@@ -91,6 +106,23 @@ def _run(device: SimulatorDevice, program: Program, arguments: argparse.Namespac
             for h in result.hazards
         ],
     }
+
+
+def _loaded(device: SimulatorDevice, program: Program, file: Path | None) -> LoadedProgram:
+    """The artifact's program, or the one that stands in for it."""
+    from npuc.backends.elf import read_program
+
+    if file is None:
+        return device.load(program)
+    elf = read_program(file)
+    if elf.target != device.manifest.target:
+        raise UserError(
+            "wrong-target",
+            f"the program is for {elf.target}, the artifact for {device.manifest.target}",
+            where=str(file),
+            remedy="assemble it with irc asm --like a program of the artifact",
+        )
+    return device.simulator.load(elf)
 
 
 def _verdict(program: dict[str, Any], arguments: argparse.Namespace) -> str:
