@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from npuc.frontends.fx_import import FxImporter, FxNode, lowers
-from npuc.frontends.weights import element_type, torch_dtype
+from npuc.frontends.weights import element_type
 from npuc.ir import graph
 from npuc.ir.graph import element_of
+from npuc.ir.torch_types import torch_type
 from torch import Tensor
 from torch.fx import Node
 from xdsl.dialects.builtin import i1
@@ -65,7 +66,7 @@ def binary(imp: FxImporter, node: FxNode, mnemonic: str, lhs: Any, rhs: Any, ele
 
 
 def _representable(number: Any, element: Attribute) -> bool:
-    dtype = torch_dtype(element)
+    dtype = torch_type(element)
     if dtype not in (torch.bfloat16, torch.float16) or isinstance(number, Node):
         return True
     return float(torch.tensor(float(number), dtype=dtype)) == float(number)

@@ -12,11 +12,12 @@ from typing import Any
 
 import sympy
 import torch
-from npuc.frontends.weights import Step, element_type, torch_dtype
+from npuc.frontends.weights import Step, element_type
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.graph import BATCH, SEQ, element_of, shape_of, tensor_type
 from npuc.ir.shapes import Dim, same_shape
+from npuc.ir.torch_types import torch_type
 from torch import Tensor
 from torch.fx import Node
 from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
@@ -90,7 +91,7 @@ class FxImporter:
         symbols: what each size symbol of the graph means.
         location: the IR's module path of a node's module.
         parameter: the value of a placeholder that is no input: a constant, or a weight, rearranged by
-            some steps.
+            some steps, in the IR of its own element type unless another is given.
         cache: the symbol of the cache that ``npuc::kv_update`` addresses.
         layer: imports an ``npuc::layer`` call (only the outer graph has them).
     """
@@ -100,7 +101,7 @@ class FxImporter:
         block: Block,
         symbols: Mapping[sympy.Symbol, AffineExpr],
         location: Callable[[Node], str],
-        parameter: Callable[[FxImporter, Node, tuple[Step, ...]], SSAValue],
+        parameter: Callable[[FxImporter, Node, tuple[Step, ...], Attribute | None], SSAValue],
         cache: str | None = None,
         layer: Callable[[FxImporter, Node], Sequence[SSAValue]] | None = None,
     ) -> None:
@@ -112,7 +113,8 @@ class FxImporter:
         self.layer = layer
         self.env: dict[Node, Result] = {}
         self.weights: dict[SSAValue, tuple[Node, tuple[Step, ...]]] = {}
-        self.declared: dict[tuple[Node, tuple[Step, ...]], SSAValue] = {}
+        self.declared: dict[tuple[Node, tuple[Step, ...], Attribute | None], SSAValue] = {}
+        self.conversions: dict[tuple[object, ...], SSAValue] = {}
         self.current: Node | None = None
 
     def run(self, nodes: Sequence[Node]) -> None:
@@ -156,18 +158,19 @@ class FxImporter:
     def value(self, argument: Any) -> SSAValue:
         """The tensor of an argument node."""
         if argument not in self.env and argument.op == "placeholder":
-            self.env[argument] = self._declared(argument, ())
+            self.env[argument] = self.weight(argument)
         result = self.env[argument]
         assert isinstance(result, SSAValue)
         return result
 
-    def _declared(self, node: Node, steps: tuple[Step, ...]) -> SSAValue:
-        if (node, steps) not in self.declared:
-            value = self.parameter(self, node, steps)
-            self.declared[node, steps] = value
-            if isinstance(value.owner, graph.ParamOp):
+    def weight(self, node: Node, steps: tuple[Step, ...] = (), element: Attribute | None = None) -> SSAValue:
+        """The value of a placeholder that is a weight or constant, rearranged, of another element type."""
+        key = node, steps, element
+        if key not in self.declared:
+            self.declared[key] = value = self.parameter(self, node, steps, element)
+            if isinstance(value.owner, graph.ParamOp) and element is None:
                 self.weights[value] = node, steps
-        return self.declared[node, steps]
+        return self.declared[key]
 
     def argument(self, node: Node) -> SSAValue:
         """Adds a placeholder as an argument of the block."""
@@ -184,11 +187,11 @@ class FxImporter:
         if value not in self.weights or len(shape_of(value)) < 2:
             return None
         node, steps = self.weights[value]
-        return self._declared(node, (*steps, step))
+        return self.weight(node, (*steps, step))
 
     def scalar(self, value: float | int | bool, element: Attribute) -> SSAValue:
         """A rank-0 constant."""
-        number = float(value) if torch_dtype(element).is_floating_point else int(value)
+        number = float(value) if torch_type(element).is_floating_point else int(value)
         kind: Any = TensorType(element, [])
         return self.emit(graph.ConstantOp(DenseIntOrFPElementsAttr.from_list(kind, [number])))
 

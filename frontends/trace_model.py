@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import transformers
 from npuc.frontends.layer_kinds import LayerKind, Layers
+from npuc.frontends.quantization import Quantization
+from npuc.frontends.quantized_linear import replace_linears
 from npuc.frontends.trace_ops import IMPLEMENTATION, Bypassed, TraceCache, additive_masks, tracing
 from npuc.ir.errors import UserError
 from torch import Tensor, nn
@@ -83,11 +85,14 @@ def model_class(config: Any) -> type[Any]:
     )
 
 
-def build_model(config: Any, dtype: torch.dtype, attention: str) -> tuple[nn.Module, set[str]]:
+def build_model(
+    config: Any, dtype: torch.dtype, attention: str, quantization: Quantization | None = None
+) -> tuple[nn.Module, set[str]]:
     """The model with fake parameters and real non-persistent buffers.
 
     Args:
         attention: the name of transformers' attention implementation.
+        quantization: which linear layers are quantized, and how.
 
     Returns:
         The model, and the names of buffers that ``_init_weights`` did not fill.
@@ -95,6 +100,8 @@ def build_model(config: Any, dtype: torch.dtype, attention: str) -> tuple[nn.Mod
     options = {"attn_implementation": attention, "experts_implementation": IMPLEMENTATION}
     with torch.device("meta"):
         model = model_class(config)._from_config(config, dtype=dtype, **options)
+        if quantization is not None:
+            replace_linears(model, quantization)
     model.eval()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in model.modules():
@@ -248,7 +255,7 @@ def _reporting(where: str) -> Generator[None]:
         ) from error
 
 
-def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
+def trace_model(config: Any, dtype: torch.dtype, quantization: Quantization | None = None) -> TracedModel:
     """Traces a causal language model: its layers' kinds, each kind's body, and the rest.
 
     Models that do not use transformers' attention interface are traced with their own attention, as
@@ -262,7 +269,7 @@ def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
         own = nullcontext() if attention == IMPLEMENTATION else additive_masks()
         try:
             with own:
-                return _trace(copy.deepcopy(config), dtype, attention, with_keys)
+                return _trace(copy.deepcopy(config), dtype, attention, with_keys, quantization)
         except Bypassed:
             attention = "eager"
         except UserError as error:
@@ -271,7 +278,9 @@ def trace_model(config: Any, dtype: torch.dtype) -> TracedModel:
             with_keys = True  # the length of a mask of all keys is what some models want to know
 
 
-def _trace(config: Any, dtype: torch.dtype, attention: str, with_keys: bool) -> TracedModel:
+def _trace(
+    config: Any, dtype: torch.dtype, attention: str, with_keys: bool, quantization: Quantization | None
+) -> TracedModel:
     """Traces with one of transformers' attention implementations.
 
     Args:
@@ -283,7 +292,7 @@ def _trace(config: Any, dtype: torch.dtype, attention: str, with_keys: bool) -> 
     where = model_class(config).__name__
     with _reporting(where):
         try:
-            model, missing = build_model(config, dtype, attention)
+            model, missing = build_model(config, dtype, attention, quantization)
         except (KeyError, ValueError) as error:
             if attention != IMPLEMENTATION or IMPLEMENTATION not in str(error):
                 raise

@@ -8,11 +8,12 @@ from typing import cast
 
 import sympy
 import torch
-from npuc.frontends import aten_compute, aten_elementwise, aten_shape
+from npuc.frontends import aten_compute, aten_elementwise, aten_quantize, aten_shape
 from npuc.frontends.checkpoint import open_checkpoint
 from npuc.frontends.declared import DeclaredCheckpoint
 from npuc.frontends.fx_import import FxImporter, module_path
 from npuc.frontends.layer_kinds import LayerKind
+from npuc.frontends.quantization import read_quantization
 from npuc.frontends.trace_model import SIZES, TracedGraph, TracedModel, trace_model
 from npuc.frontends.weights import Step, WeightTable, element_type
 from npuc.ir import graph
@@ -27,7 +28,12 @@ from xdsl.ir.affine import AffineExpr
 from xdsl.traits import is_side_effect_free
 from xdsl.utils.exceptions import VerifyException
 
-LOWERING_TABLES = (aten_compute, aten_elementwise, aten_shape)  # importing them registers the lowerings
+LOWERING_TABLES = (
+    aten_compute,
+    aten_elementwise,
+    aten_quantize,
+    aten_shape,
+)  # importing them registers the lowerings
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SYMBOLS = dict(zip(SIZES.values(), (BATCH, SEQ, CTX), strict=True))
@@ -55,14 +61,8 @@ def import_model(
         raise UserError("bad-dtype", f"unknown compile type {dtype!r}", remedy="use float32 or bfloat16")
     checkpoint = open_checkpoint(path_or_id, revision=revision, local_files_only=local_files_only)
     config = checkpoint.config
-    if getattr(config, "quantization_config", None):
-        raise UserError(
-            "unsupported-quantization",
-            "the checkpoint is quantized, which is not supported",
-            where=f"{checkpoint.root}/config.json: quantization_config",
-            remedy="use the unquantized checkpoint",
-        )
-    traced = trace_model(config, _DTYPES[dtype])
+    quantization = read_quantization(checkpoint.config_json, str(checkpoint.root / "config.json"))
+    traced = trace_model(config, _DTYPES[dtype], quantization)
     if not weights:
         checkpoint = DeclaredCheckpoint(checkpoint.root, traced.model)
     module = ModuleImporter(traced, WeightTable(traced.model, checkpoint)).run()
@@ -171,7 +171,7 @@ class ModuleImporter:
             block,
             size_symbols(traced),
             lambda node: _location(traced, node),
-            lambda imp, node, steps: self._parameter(imp, traced, node, members, steps),
+            lambda imp, node, steps, element: self._parameter(imp, traced, node, members, steps, element),
             cache,
             self._layer if kind is None else None,
         )
@@ -194,6 +194,7 @@ class ModuleImporter:
         node: Node,
         layers: Sequence[int] | None,
         steps: tuple[Step, ...],
+        element: Attribute | None,
     ) -> SSAValue:
         """A weight symbol's value, or the constant that a non-persistent buffer is."""
         spec = next(s for s in traced.program.graph_signature.input_specs if s.arg.name == node.name)
@@ -205,7 +206,8 @@ class ModuleImporter:
         if spec.kind is InputKind.BUFFER and not spec.persistent:
             return self._buffer(imp, path, layers)
         value = node.meta["val"]
-        symbol, kind = self.weights.declare(path, tuple(value.shape), value.dtype, layers, steps)
+        element = element or element_type(value.dtype)
+        symbol, kind = self.weights.declare(path, tuple(value.shape), element, layers, steps)
         result = imp.emit(graph.ParamOp(symbol, kind))
         result.name_hint = "_".join(part for part in path.split(".")[-2:] if part.isidentifier())
         return result

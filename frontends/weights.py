@@ -3,31 +3,33 @@
 A *recipe* is a source dictionary ``{file, offset, bytes, dtype, shape}`` or an operation on recipes:
 ``{op = "transpose", source}`` (the last two dimensions), ``{op = "permute", perm, source}``,
 ``{op = "reshape", shape, source}``, ``{op = "slice", dim, start, stop, source}``,
-``{op = "concat" | "stack", dim, sources}``.
+``{op = "concat" | "stack", dim, sources}``. Weights that a compile quantizes by itself are
+``{op = "quantize", scheme, source}``, their scales ``{op = "scale", scheme, source}``;
+``{op = "mul", sources}`` is a product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from npuc.frontends.checkpoint import Checkpoint
-from npuc.frontends.safetensors import TensorSource, read
+from npuc.frontends.safetensors import DTYPES, TensorSource, read
 from npuc.ir.errors import UserError
 from npuc.ir.graph import WeightOp, element_of, ints, static_shape
+from npuc.ir.nquant import QuantizedType, SchemeAttr
+from npuc.ir.nquant_kernels import choose_parameters, quantize
+from npuc.ir.torch_types import torch_type
 from torch import Tensor, nn
 from xdsl.dialects.builtin import (
     ArrayAttr,
-    BFloat16Type,
     DenseArrayBase,
     DictionaryAttr,
-    Float16Type,
-    Float32Type,
     IntegerAttr,
-    IntegerType,
     StringAttr,
     TensorType,
     bf16,
@@ -56,25 +58,6 @@ def element_type(dtype: torch.dtype) -> Attribute:
     return _ELEMENTS[dtype]
 
 
-def torch_dtype(element: Attribute) -> torch.dtype:
-    """The torch type that holds an element type's values."""
-    match element:
-        case Float32Type():
-            return torch.float32
-        case BFloat16Type():
-            return torch.bfloat16
-        case Float16Type():
-            return torch.float16
-        case IntegerType() if element.width.data == 1:
-            return torch.bool
-        case IntegerType() if element.width.data == 8:
-            return torch.int8
-        case IntegerType() if element.width.data == 32:
-            return torch.int32
-        case _:
-            raise UserError("unsupported-type", f"no torch type for the element type {element}")
-
-
 def source_attr(source: TensorSource) -> DictionaryAttr:
     """The recipe of a byte range."""
     return DictionaryAttr(
@@ -89,13 +72,17 @@ def source_attr(source: TensorSource) -> DictionaryAttr:
 
 
 def recipe(
-    op: str, source: DictionaryAttr | Sequence[DictionaryAttr], **values: int | Sequence[int]
+    op: str, source: DictionaryAttr | Sequence[DictionaryAttr], **values: int | Sequence[int] | Attribute
 ) -> DictionaryAttr:
     """An operation on one recipe or on several."""
     entries: dict[str, Attribute] = {"op": StringAttr(op)}
     for key, value in values.items():
-        is_number = isinstance(value, int)
-        entries[key] = IntegerAttr(value, i64) if is_number else DenseArrayBase.from_list(i64, list(value))
+        if isinstance(value, Attribute):
+            entries[key] = value
+        elif isinstance(value, int):
+            entries[key] = IntegerAttr(value, i64)
+        else:
+            entries[key] = DenseArrayBase.from_list(i64, list(value))
     if isinstance(source, DictionaryAttr):
         entries["source"] = source
     else:
@@ -139,6 +126,7 @@ class WeightTable:
         self._root = checkpoint.root
         self._where = str(checkpoint.root)
         self._compared: dict[tuple[str, str], bool] = {}
+        self._numbers: dict[tuple[tuple[int, float], ...], str] = {}
         self._aliases = tied_names(model)
         self._recipes = parameter_recipes(model, checkpoint.tensors, self._where)
         self._symbols: list[_Symbol] = []
@@ -147,14 +135,15 @@ class WeightTable:
         self,
         name: str,
         shape: tuple[int, ...],
-        dtype: torch.dtype,
+        element: Attribute,
         layers: Sequence[int] | None = None,
         steps: tuple[Step, ...] = (),
     ) -> tuple[str, TensorType[Attribute]]:
         """A provisional symbol of a parameter, rearranged; with ``layers``, ``name`` has ``{}``.
 
         Raises:
-            UserError: when the checkpoint does not hold the parameter, or in another shape.
+            UserError: when the checkpoint does not hold the parameter, or in another shape, or stored in
+                another way than the element type says.
         """
         if layers is None:
             name = self._source_name(name)
@@ -162,8 +151,10 @@ class WeightTable:
         final = shape
         for layer in [0] if layers is None else layers:
             full = name if layers is None else self._source_name(name.format(layer))
-            sources[layer], final = rearrange(self._source(full, shape), shape, steps)
-        kind = TensorType(element_type(dtype), list(final))
+            sources[layer], final = rearrange(self._source(full, shape, element), shape, steps)
+        if not shape and layers is not None:
+            name = self._alike(name, sources)
+        kind = TensorType(element, list(final))
         for index, entry in enumerate(self._symbols):
             if (entry.name, entry.type, entry.steps) == (name, kind, steps):
                 break
@@ -173,6 +164,17 @@ class WeightTable:
             self._symbols.append(entry)
         entry.sources |= sources
         return str(index), kind
+
+    def _alike(self, name: str, sources: Mapping[int, DictionaryAttr]) -> str:
+        """The first number per layer that has these values: what inputs that are the same are scaled by."""
+        reader = WeightReader(self._root)
+        try:
+            values = tuple((layer, float(reader.evaluate(source))) for layer, source in sources.items())
+        except UserError as error:
+            if error.kind != "no-weights":
+                raise
+            return name
+        return self._numbers.setdefault(values, name)
 
     def _source_name(self, name: str) -> str:
         """The name under which the checkpoint holds a parameter: its own, or that of a tied one.
@@ -195,7 +197,7 @@ class WeightTable:
             self._compared[a, b] = same
         return self._compared[a, b]
 
-    def _source(self, name: str, shape: tuple[int, ...]) -> DictionaryAttr:
+    def _source(self, name: str, shape: tuple[int, ...], element: Attribute) -> DictionaryAttr:
         if name not in self._recipes:
             raise UserError(
                 "missing-tensor",
@@ -204,11 +206,29 @@ class WeightTable:
                 remedy="the checkpoint is incomplete or of another model",
             )
         source, actual = self._recipes[name]
+        self._check_stored(name, source, element)
+        if not shape and actual == (1,):
+            return recipe("reshape", source, shape=())
         if actual != shape:
             message = f"{name} has shape {list(actual)}, the model expects {list(shape)}"
             remedy = "config.json and the weights are of different models"
             raise UserError("shape-mismatch", message, where=self._where, remedy=remedy)
         return source
+
+    def _check_stored(self, name: str, source: DictionaryAttr, element: Attribute) -> None:
+        """Quantized values must be stored as their scheme says; others not in a type that needs a scale."""
+        quantized = isinstance(element, QuantizedType)
+        for stored in sorted(file_types(source)):
+            dtype = DTYPES[stored][1]
+            if quantized and dtype != torch_type(element):
+                wanted = next(key for key, (_, value) in DTYPES.items() if value == torch_type(element))
+                message = f"{name} has type {stored}, its quantization says {wanted}"
+            elif not quantized and DTYPES[stored][0] <= 8 and torch_type(element).is_floating_point:
+                message = f"{name} has type {stored}, and config.json does not say how it is quantized"
+            else:
+                continue
+            remedy = "config.json and the weights do not fit each other: see quantization_config"
+            raise UserError("bad-quantization", message, where=self._where, remedy=remedy)
 
     def finish(self, used: Sequence[str]) -> dict[str, str]:
         """Keeps only the symbols that are used and names them; provisional → final name.
@@ -233,6 +253,17 @@ class WeightTable:
             sources = [entry.sources[layer] for layer in layers]
             result.append(WeightOp(entry.name, entry.type, sources, layers if entry.layered else None))
         return result
+
+
+def file_types(source: DictionaryAttr) -> set[str]:
+    """The types, as files name them, of the tensors that a recipe reads."""
+    entries: Any = source.data
+    if "op" not in entries:
+        return {entries["dtype"].data}
+    inner = entries["sources"].data if "sources" in entries else ()
+    if "source" in entries:
+        inner = (entries["source"],)
+    return {kind for part in inner for kind in file_types(part)}
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
@@ -260,7 +291,7 @@ class WeightReader:
             return self._kept[key]
         layers = weight.layer_list
         index = 0 if layers is None else layers.index(cast(int, layer))
-        values = self.evaluate(weight.sources.data[index]).to(torch_dtype(element_of(weight.type)))
+        values = self.evaluate(weight.sources.data[index]).to(torch_type(element_of(weight.type)))
         expected = static_shape(weight.type)
         if tuple(values.shape) != expected:
             message = f"the recipe gives shape {list(values.shape)}, the type says {list(expected)}"
@@ -281,6 +312,9 @@ class WeightReader:
             return (torch.cat if op == "concat" else torch.stack)(parts, numbers["dim"])
         if op in ("iota", "dense"):
             return _computed(op, entries)
+        if op == "mul":
+            first, *others = (self.evaluate(part) for part in entries["sources"].data)
+            return reduce(torch.mul, others, first)
         inner = self.evaluate(entries["source"])
         if op == "transpose":
             return inner.transpose(-1, -2).contiguous()
@@ -290,6 +324,8 @@ class WeightReader:
             return inner.permute(ints(entries["perm"])).contiguous()
         if op == "reshape":
             return inner.reshape(ints(entries["shape"]))
+        if op in ("quantize", "scale"):
+            return _quantized(op, inner, entries["scheme"])
         raise UserError("unknown-recipe", f"unknown weight recipe {op!r}")
 
     def _range(self, entries: Mapping[str, Any]) -> TensorSource:
@@ -302,6 +338,12 @@ class WeightReader:
         shape = tuple(int(d) for d in ints(entries["shape"]))
         offset, size = entries["offset"].value.data, entries["bytes"].value.data
         return TensorSource(file, offset, size, entries["dtype"].data, shape)
+
+
+def _quantized(op: str, values: Tensor, scheme: SchemeAttr) -> Tensor:
+    """Stored values, or their scales, of weights that a scheme rounds to nearest."""
+    scale, zero_point = choose_parameters(values, scheme)
+    return scale if op == "scale" else quantize(values, scale, zero_point, scheme)
 
 
 def _splat(values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -318,4 +360,4 @@ def _computed(op: str, entries: Mapping[str, Any]) -> Tensor:
     return torch.arange(shape[dim]).reshape(sizes).expand(shape).clone()
 
 
-__all__ = ["WeightReader", "WeightTable", "element_type", "recipe", "source_attr", "torch_dtype"]
+__all__ = ["WeightReader", "WeightTable", "element_type", "recipe", "source_attr"]

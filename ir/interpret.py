@@ -7,20 +7,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from npuc.ir import graph, kernels
+from npuc.ir import graph, kernels, nquant, nquant_kernels
 from npuc.ir.errors import UserError
 from npuc.ir.graph import element_of, ints, shape_of
 from npuc.ir.shapes import Dim
+from npuc.ir.torch_types import torch_type
 from torch import Tensor
-from xdsl.dialects.builtin import (
-    BFloat16Type,
-    DenseIntOrFPElementsAttr,
-    Float16Type,
-    Float32Type,
-    IntegerType,
-    ModuleOp,
-    SymbolRefAttr,
-)
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, SymbolRefAttr
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.ir.affine import AffineDimExpr
@@ -73,21 +66,6 @@ class Caches:
 
 
 Observer = Callable[[Operation, int | None, Sequence[Tensor]], None]
-
-
-def torch_type(element: Attribute) -> torch.dtype:
-    """The torch type that holds an element type's values."""
-    match element:
-        case Float32Type():
-            return torch.float32
-        case BFloat16Type():
-            return torch.bfloat16
-        case Float16Type():
-            return torch.float16
-        case IntegerType() if element.width.data in (1, 8, 32):
-            return {1: torch.bool, 8: torch.int8, 32: torch.int32}[element.width.data]
-        case _:
-            raise UserError("unsupported-type", f"the interpreter has no values of element type {element}")
 
 
 def evaluate_dim(dim: Dim, sizes: Sequence[int]) -> int:
@@ -327,6 +305,15 @@ def _attention(op: graph.AttentionOp, args: list[Tensor], shape: tuple[int, ...]
     return kernels.attention(query, keys, values, mask, op.scale.value.data, op.softcap.value.data)
 
 
+def _conversion(
+    op: nquant.ConversionOp,
+    args: list[Tensor],
+    scheme: nquant.SchemeAttr,
+    kernel: Callable[[Tensor, Tensor, Tensor | None, nquant.SchemeAttr], Tensor],
+) -> Tensor:
+    return kernel(args[0], args[1], args[2] if op.zero_point is not None else None, scheme)
+
+
 EVALUATE: Mapping[type[Operation], Callable[..., Tensor]] = {
     graph.ConstantOp: _constant,
     graph.IotaOp: _iota,
@@ -356,4 +343,10 @@ EVALUATE: Mapping[type[Operation], Callable[..., Tensor]] = {
     graph.AttentionOp: _attention,
     graph.SelectRowsOp: lambda op, args, shape: args[0],
     graph.RelayoutOp: lambda op, args, shape: args[0],
+    nquant.QuantizeOp: lambda op, args, shape: _conversion(
+        op, args, nquant.scheme_of(op.result), nquant_kernels.quantize
+    ),
+    nquant.DequantizeOp: lambda op, args, shape: _conversion(
+        op, args, nquant.scheme_of(op.input), nquant_kernels.dequantize
+    ),
 }

@@ -53,10 +53,10 @@ _DECLARATIONS = ("graph.weight", "tile.packed", "tile.cache_decl")
 _PLACEMENT = ("graph.relayout",)
 
 LEGALITY: dict[str, Legality] = {
-    # Sizes may be symbolic until the buckets are known.
-    "import": Legality((*_FUNCTIONS, "graph.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
-    "optimize": Legality((*_FUNCTIONS, "graph.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
-    # Quantized tensors and the conversions to and from them.
+    # Sizes may be symbolic until the buckets are known. Checkpoints may be quantized.
+    "import": Legality((*_FUNCTIONS, "graph.*", "nquant.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
+    "optimize": Legality((*_FUNCTIONS, "graph.*", "nquant.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
+    # A compile quantizes what it was asked to.
     "quantize": Legality((*_FUNCTIONS, "graph.*", "nquant.*"), ("tensor", "symbolic tensor"), _PLACEMENT),
     # One static function per bucket, calling its body and head.
     "specialize": Legality((*_FUNCTIONS, "func.call", "graph.*", "nquant.*"), ("tensor",), _PLACEMENT),

@@ -8,33 +8,9 @@ from __future__ import annotations
 
 import torch
 from npuc.ir.nquant import SchemeAttr
+from npuc.ir.torch_types import torch_type
 from torch import Tensor
-from xdsl.dialects.builtin import (
-    BFloat16Type,
-    Float8E4M3FNType,
-    Float8E5M2Type,
-    Float16Type,
-    Float32Type,
-    IntegerType,
-    Signedness,
-)
-from xdsl.ir import Attribute
-
-FLOATS: dict[Attribute, torch.dtype] = {
-    Float32Type(): torch.float32,
-    BFloat16Type(): torch.bfloat16,
-    Float16Type(): torch.float16,
-    Float8E4M3FNType(): torch.float8_e4m3fn,
-    Float8E5M2Type(): torch.float8_e5m2,
-}
-
-
-def torch_type(element: Attribute) -> torch.dtype:
-    """The torch type that holds values of a storage or expressed type."""
-    if isinstance(element, IntegerType):
-        unsigned = element.signedness.data == Signedness.UNSIGNED
-        return torch.uint8 if unsigned else torch.int8
-    return FLOATS[element]
+from xdsl.dialects.builtin import IntegerType
 
 
 def spread(parameter: Tensor, scheme: SchemeAttr, rank: int) -> Tensor:

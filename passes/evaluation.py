@@ -16,10 +16,11 @@ import torch
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph, tile
 from npuc.ir.commands import At
-from npuc.ir.interpret import Caches, Interpreter, Runtime, torch_type
+from npuc.ir.interpret import Caches, Interpreter, Runtime
 from npuc.ir.interpret_tile import Observer, TileMemory, interpret_tile
 from npuc.ir.legality import module_path
 from npuc.ir.npu import ProgramOp
+from npuc.ir.torch_types import torch_type
 from npuc.passes.allocate_buffers import MEMORY_ATTRIBUTE
 from npuc.passes.buckets import Bucket
 from npuc.passes.checking import place_values

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from npuc.frontends.weights import WeightReader, torch_dtype
+from npuc.frontends.weights import WeightReader
 from npuc.ir import graph, tile
+from npuc.ir.torch_types import torch_type
 from npuc.runtime.manifest import WeightPlacement
 from npuc.runtime.packing import pack
 from npuc.runtime.weights import TensorPlan, WeightWriter
@@ -52,7 +53,7 @@ class ModuleWeights:
         """The packed tensor of each layer in order (of a weight outside the layers, the one)."""
         weight = self._weights[op.weight.string_value()]
         recipe = [_step(s) for s in op.recipe]
-        dtype = torch_dtype(op.type.element_type)
+        dtype = torch_type(op.type.element_type)
         for layer in [None] if op.layers is None else tile.ints(op.layers):
             values = self._reader.read(weight, layer)
             packed = pack(values.to(dtype), recipe)
