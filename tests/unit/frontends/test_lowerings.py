@@ -59,7 +59,7 @@ def imported(functions: Cases, *inputs: Tensor) -> ModuleOp:
         block,
         size_symbols(TracedGraph(program, "", "")),
         lambda _: "here",
-        lambda imp, node, _: imp.dense(constants[node.name]),
+        lambda imp, node, _, __: imp.dense(constants[node.name]),
     )
     for node in [n for n in nodes if n.op == "placeholder"][-2:]:
         importer.argument(node)
