@@ -32,7 +32,8 @@ EXACT: dict[Attribute, tuple[Attribute, ...]] = {
 
 
 def _replace(rewriter: PatternRewriter, old: Operation, new: Operation) -> None:
-    """Replaces an operation, keeping its module path."""
+    """Replaces an operation, keeping its module path and location."""
+    new.location = old.location
     if "module" in old.attributes:
         new.attributes["module"] = old.attributes["module"]
     rewriter.replace(old, new)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from npuc.ir import graph
 from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
+from npuc.passes.rewriting import take_attributes
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, TensorType
@@ -267,9 +268,8 @@ class _Assigner:
             block.insert_ops_after([converted], owner)
             return Rewriter.replace_value_with_new_type(converted.result, _with(value.type, placement))
         relayout = graph.RelayoutOp(value, _with(value.type, placement))
+        take_attributes(relayout, user)
         relayout.result.name_hint = value.name_hint
-        if "module" in user.attributes:
-            relayout.attributes["module"] = user.attributes["module"]
         block = user.parent_block()
         assert block is not None
         if isinstance(owner, Operation):

@@ -23,9 +23,9 @@ from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.instrumentation import Instrument
-from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, pipeline_string
+from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, phase_of, pipeline_string
 from npuc.passes.target_option import is_description, machine_of
-from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, rank_file
+from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, debug_file, rank_file
 from npuc.runtime.manifest import (
     Cache,
     IoTensor,
@@ -62,6 +62,8 @@ class Compilation:
         checked: the steps that were.
         progress: told the name of each step as it begins.
         weights: whether to read and store weights; without, the artifact is for timing only.
+        debug: keep the IR that the lowering starts from in the artifact.
+        start: phase and text of that IR.
     """
 
     model: str
@@ -79,6 +81,8 @@ class Compilation:
     checked: list[Checked] = field(default_factory=lambda: [])
     progress: Callable[[str], None] | None = None
     weights: bool = True
+    debug: bool = True
+    start: tuple[str, str] = ("", "")
     phases: list[PhaseTime] = field(default_factory=list)
 
     def lowered(self) -> tuple[ModuleOp, list[Bucket]]:
@@ -98,6 +102,8 @@ class Compilation:
         self.phases.append(PhaseTime("import", perf_counter() - start))
         if not self.compile_from:
             self._after_phase("import", module)
+        if self.debug and self.compile_to == "emit":
+            self.start = phase_of(module), print_ir(module)
         buckets = self._chosen(module)
         until = "schedule" if self.compile_to == "emit" else self.compile_to
         watching = [*self._checks(module, buckets), *self.instruments]
@@ -199,6 +205,9 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         writer.copy_model_files(checkpoint.root)
         if is_description(compilation.target):
             writer.add_file(MACHINE_FILE, Path(compilation.target).read_bytes())
+        if compilation.debug:
+            phase, text = compilation.start
+            writer.add_file(debug_file(phase), text.encode())
         manifest = _manifest(compilation, module, buckets, emitted, weights, checkpoint)
         written = writer.finish(manifest)
         compilation.phases.append(PhaseTime("emit", perf_counter() - emit_start))

@@ -303,7 +303,9 @@ def _lower_layers(low: FunctionLowering, op: graph.LayersOp) -> None:
     earlier = _layers_before(op)
     loop = tile.ForOp(len(op.layer_list), earlier)
     loop.induction.name_hint = "layer"
-    loop.body.block.add_op(tile.CallOp(callee, [loop.induction, *(view.buffer for view in carried)]))
+    call = tile.CallOp(callee, [loop.induction, *(view.buffer for view in carried)])
+    call.location = op.location
+    loop.body.block.add_op(call)
     low.emit.add(loop)
     for value, view in zip(op.outputs, carried, strict=False):
         low.values[value] = view

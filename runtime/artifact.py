@@ -5,7 +5,7 @@ machine.npu       the machine description, where the target was given by one
 model/            configuration, generation configuration, tokenizer, chat template
 programs/         NAME.stage0.elf, one per bucket
 weights/          rank0.safetensors, packed for the target (npuc.runtime.weights)
-debug/            dumps, when asked for
+debug/            PHASE.mlir: the IR that the lowering started from
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ def rank_file(rank: int) -> str:
 def program_file(name: str, stage: int = 0) -> str:
     """The path of a program inside an artifact."""
     return f"programs/{name}.stage{stage}.elf"
+
+
+def debug_file(phase: str) -> str:
+    """The path of the IR inside an artifact from which it was lowered; ``phase`` is the one it is in."""
+    return f"debug/{phase}.mlir"
 
 
 class ArtifactWriter:
@@ -371,6 +376,23 @@ class Artifact:
         if any(entry.path == MACHINE_FILE for entry in self.manifest.files):
             return parse_machine(self.read_file(MACHINE_FILE), str(self.path / MACHINE_FILE))
         return load_target(self.manifest.target).machine
+
+    @property
+    def start_file(self) -> str:
+        """The file of the IR that the artifact was lowered from.
+
+        Raises:
+            UserError: ``no-debug``: it was compiled without.
+        """
+        found = [entry.path for entry in self.manifest.files if entry.path.startswith("debug/")]
+        if not found:
+            raise UserError(
+                "no-debug",
+                "the artifact does not hold the IR that it was lowered from",
+                where=str(self.path),
+                remedy="compile it without --no-debug",
+            )
+        return found[0]
 
     @property
     def model_path(self) -> Path:

@@ -10,12 +10,20 @@ from typing import Any
 from npuc.runtime.simulator.timing import Timeline
 
 
-def chrome_trace(timelines: Sequence[Timeline]) -> dict[str, Any]:
-    """The trace: a process per core, a thread per queue, an event per command; times are microseconds."""
+def chrome_trace(timelines: Sequence[Timeline], names: Sequence[str] = ()) -> dict[str, Any]:
+    """The trace: a process per timeline, a thread per queue, an event per command; times are microseconds.
+
+    Args:
+        timelines: of cores that ran together, or of programs by themselves.
+        names: of the processes; by default those of cores.
+    """
+    called = names or [f"{t.program.machine.name} core {rank}" for rank, t in enumerate(timelines)]
     return {
         "displayTimeUnit": "ns",
         "traceEvents": [
-            event for rank, timeline in enumerate(timelines) for event in _events(rank, timeline)
+            event
+            for rank, (name, timeline) in enumerate(zip(called, timelines, strict=True))
+            for event in _events(rank, name, timeline)
         ],
     }
 
@@ -25,10 +33,10 @@ def write_chrome_trace(timelines: Sequence[Timeline], path: str | Path) -> None:
     Path(path).write_text(json.dumps(chrome_trace(timelines), separators=(",", ":")), encoding="utf-8")
 
 
-def _events(rank: int, timeline: Timeline) -> Iterator[dict[str, Any]]:
+def _events(rank: int, name: str, timeline: Timeline) -> Iterator[dict[str, Any]]:
     program = timeline.program
     cycle = 1e-3 / program.machine.clock_ghz  # microseconds
-    yield _name("process_name", f"{program.machine.name} core {rank}", rank, 0)
+    yield _name("process_name", name, rank, 0)
     for thread, (queue, intervals) in enumerate(timeline.queues.items(), start=1):
         yield _name("thread_name", queue, rank, thread)
         for offset, start, end in intervals:

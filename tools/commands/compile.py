@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     numbers.add_argument(
         "--no-weights", action="store_true", help="for timing only: config.json is enough, nothing can be run"
     )
+    numbers.add_argument(
+        "--no-debug", action="store_true", help="keep no IR in the artifact; irc report needs it"
+    )
     numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
     phases = parser.add_argument_group("phases", ", ".join(PHASES))
     phases.add_argument(
@@ -126,6 +129,7 @@ def _compilation(
         check=_check(arguments),
         progress=progress,
         weights=not arguments.no_weights,
+        debug=not arguments.no_debug,
     )
 
 

@@ -42,7 +42,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     timelines = [time_program(artifact, program, machine) for program in chosen]
     if arguments.trace is not None:
         write_chrome_trace(timelines, arguments.trace)
-    found = [_data(p, t, machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
+    found = [data_of(p, t, machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
     return Outcome({"programs": found}, _text(found))
 
 
@@ -59,7 +59,8 @@ def time_program(artifact: Any, program: Any, machine: Any) -> Any:
     return simulate([(load_program(machine, elf), "last", parameters(rows))])[0]
 
 
-def _data(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any) -> dict[str, Any]:
+def data_of(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any) -> dict[str, Any]:
+    """A program's figures, for programs."""
     from npuc.tools.roofline import roofline_cycles, work_of
 
     work = work_of(program, sizes, manifest)
