@@ -116,6 +116,10 @@ class Browser:
             f"(() => {{ const r = {place}.getBoundingClientRect();"
             "return [r.x + Math.min(r.width, 200) / 2, r.y + r.height / 2] })()"
         )
+        self.click_at(x, y)
+
+    def click_at(self, x: float, y: float) -> None:
+        """Clicks at a point of the window."""
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

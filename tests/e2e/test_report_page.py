@@ -77,7 +77,7 @@ def test_from_an_operation_to_its_commands_and_back(browser: Browser) -> None:
     assert any(rows[first].split(" ", 1)[1] in line for line in chosen)
     browser.click('.code .l[title$="o_proj"]')
     assert browser.texts("aside .title") == ["model.layers.{}.self_attn.o_proj"]
-    assert "graph.linear" in browser.texts("aside .row")[0]
+    assert any("graph.linear" in row and "%o_proj" in row for row in browser.texts("aside .row"))
 
 
 def test_changes_of_a_pass_are_those_between_its_texts(browser: Browser) -> None:
@@ -99,20 +99,43 @@ def test_changes_of_a_pass_are_those_between_its_texts(browser: Browser) -> None
     assert any("graph.mul" in line for line in gone)
 
 
-def test_graph_nodes_and_timeline_pixels_answer(browser: Browser) -> None:
+def test_graph_nodes_select(browser: Browser) -> None:
     tab(browser, "Graph")
     nodes = browser.texts("svg .node .op")
     browser.click("svg .node .op", nodes.index("attention"))
     assert browser.texts("svg .node.on")[0].startswith("attention")
     assert any(" tu main " in row for row in browser.texts("aside .row"))
-    for name in ("Timeline", "Memory"):
-        tab(browser, name)
-        inked = """new Promise((done) => setTimeout(() => {
-          const canvas = document.querySelector("canvas"), { width, height } = canvas;
-          const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-          done(pixels.filter((value, i) => i % 4 === 3 && value > 60).length / (width * height));
-        }, 100))"""
-        assert browser.evaluate(inked) > 0.05
+
+
+LONGEST = """report.then(({ state, model }) => {
+  const canvas = state.canvas, box = canvas.element.getBoundingClientRect();
+  const [[, runs]] = Object.entries(model.programs[state.program].queues).filter(([, r]) => r.length);
+  const [command, start, cycles] = runs.reduce((a, b) => (b[2] > a[2] ? b : a));
+  const offset = model.programs[state.program].commands[command][0].toString(16);
+  return [box.x + canvas.x(start + cycles / 2), box.y + ROW.top + ROW.height / 2, offset];
+})"""
+LARGEST = """report.then(({ state, model }) => {
+  const canvas = state.canvas, box = canvas.element.getBoundingClientRect();
+  const { buffers, lives } = model.programs[state.program];
+  const area = ([buffer, , start, end]) => buffers[buffer][2] * (end - start);
+  const own = lives.filter(([buffer]) => buffers[buffer][1] === buffers[0][1]);
+  const [buffer, address, start, end] = own.reduce((a, b) => (area(b) > area(a) ? b : a));
+  const top = Math.max(...own.map(([b, at]) => at + buffers[b][2]));
+  const y = 8 + (canvas.height - 16) * (1 - (address + buffers[buffer][2] / 2) / top);
+  return [box.x + canvas.x((start + end) / 2), box.y + y, buffers[buffer][0]];
+})"""
+
+
+def test_timeline_and_memory_answer_where_they_are_pointed_at(browser: Browser) -> None:
+    tab(browser, "Timeline")
+    x, y, offset = browser.evaluate(LONGEST)
+    browser.click_at(x, y)
+    assert browser.texts("aside h2")[0] == f"prefill_1x4 @ 0x{offset}"
+    tab(browser, "Memory")
+    x, y, name = browser.evaluate(LARGEST)
+    browser.click_at(x, y)
+    assert browser.texts("#tip")[0].startswith(f"%{name}: memref<")
+    assert any(row.startswith(f"%{name} = tile.alloc") for row in browser.texts("aside .row"))
 
 
 def test_weights_sort_and_select(browser: Browser) -> None:

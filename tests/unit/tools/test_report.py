@@ -126,10 +126,11 @@ def test_chrome_trace_has_a_process_per_program(artifact: Path, tmp_path: Path) 
 
 
 def test_artifact_without_ir_is_refused(
-    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demo_model: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    assert irc.main(["compile", str(demo_model), "-o", str(out), *FLAGS, "--no-debug"]) == 0
+    out, start = tmp_path / "out", artifact / "debug" / "import.mlir"
+    words = ["compile", str(demo_model), "-o", str(out), *FLAGS, "--no-debug", "--compile-from", str(start)]
+    assert irc.main(words) == 0
     assert not (out / "debug").exists()
     assert irc.main(["report", str(out)]) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("(compile it without --no-debug)")
