@@ -1,8 +1,8 @@
 """Lowers an artifact once more from the IR that it keeps, watching every pass.
 
 The artifact has the IR that its lowering started from, the pipeline and the machine; nothing else is needed,
-the checkpoint neither. So artifacts stay small and equal to the byte, and a report has what no file keeps: times,
-and where each operation went.
+the checkpoint neither. So artifacts stay small and equal to the byte, and a report has what no file keeps:
+times, and where each operation went.
 """
 
 from __future__ import annotations
