@@ -170,6 +170,9 @@ class _Interpreter:
                 return self.memory.cache_at(op, _index(values, op.layer), _index(values, op.slot))
             case tile.ConstantOp():
                 return tile.integer(op.value)
+            case tile.SumOp():
+                coefficient = tile.integer(op.coefficient)
+                return _index(values, op.base) + coefficient * _index(values, op.index)
             case tile.RuntimeOp():
                 return self._parameter(op.parameter.data, _index(values, op.row))
             case _:

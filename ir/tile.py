@@ -190,7 +190,7 @@ class _ReadsCache(SymbolUserOpInterface):
 
 @irdl_op_definition
 class CacheSlotOp(IRDLOperation):
-    """The keys or values ([heads, length, size]) of one slot of one layer; `layer` as in tile.weight."""
+    """The keys or values ([length, heads, size]) of one slot of one layer; `layer` as in tile.weight."""
 
     name = "tile.cache"
     symbol = attr_def(FlatSymbolRefAttrConstr)
@@ -251,6 +251,26 @@ class ConstantOp(IRDLOperation):
 
     def __init__(self, value: int) -> None:
         super().__init__(attributes={"value": IntegerAttr(value, 64)}, result_types=[IndexType()])
+
+
+@irdl_op_definition
+class SumOp(IRDLOperation):
+    """The index base + coefficient · index: how many valid rows are left in a loop over tiles of them."""
+
+    name = "tile.sum"
+    base = operand_def(IndexType)
+    coefficient = attr_def(IntegerAttr[I64])
+    index = operand_def(IndexType)
+    result = result_def(IndexType)
+    traits = traits_def(Pure())
+    assembly_format = "$base `+` $coefficient `*` $index attr-dict"
+
+    def __init__(self, base: SSAValue, coefficient: int, index: SSAValue) -> None:
+        super().__init__(
+            operands=[base, index],
+            attributes={"coefficient": IntegerAttr(coefficient, 64)},
+            result_types=[IndexType()],
+        )
 
 
 @irdl_op_definition
@@ -477,8 +497,8 @@ class CopyOp(TextualOp):
 TILE = Dialect(
     "tile",
     [
-        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, RuntimeOp, ConstantOp, ForOp, CallOp, PassOp,
-        CopyOp,
+        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, RuntimeOp, ConstantOp, SumOp, ForOp, CallOp,
+        PassOp, CopyOp,
     ],
     [ReplicatedAttr, SlicedAttr, HostAttr],
 )  # fmt: skip
@@ -486,6 +506,6 @@ TILE = Dialect(
 __all__ = [
     "MAX_CHAIN", "MAX_NEST", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp", "CallOp",
     "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp", "PassOp", "PassSpec",
-    "Port", "ReplicatedAttr", "RuntimeOp", "SlicedAttr", "Step", "WeightOp", "buffer_type", "int_array",
-    "integer", "ints", "memory_of", "ports_of", "slice_strides",
+    "Port", "ReplicatedAttr", "RuntimeOp", "SlicedAttr", "Step", "SumOp", "WeightOp", "buffer_type",
+    "int_array", "integer", "ints", "memory_of", "ports_of", "slice_strides",
 ]  # fmt: skip

@@ -212,7 +212,7 @@ class PackedOp(TextualOp):
 class CacheOp(TextualOp):
     """Declares a cache of the artifact; addresses are bytes from the cache region's base.
 
-    Layer l of `layers`, slot s: keys [heads, length, key_size] at `offset` + ordinal · `layer_stride` +
+    Layer l of `layers`, slot s: keys [length, heads, key_size] at `offset` + ordinal · `layer_stride` +
     s · `slot_stride`, values `value_offset` bytes after them.
     """
 
@@ -256,7 +256,7 @@ class CacheOp(TextualOp):
         if len(keys) != 3 or len(values) != 3 or keys[:2] != values[:2]:
             raise VerifyException(
                 f"cache @{name} has keys {list(keys)} and values {list(values)}, "
-                "expected [heads, length, size] with equal heads and lengths"
+                "expected [length, heads, size] with equal lengths and heads"
             )
         if integer(self.slots) < 1:
             raise VerifyException(f"cache @{name} has {integer(self.slots)} slots, expected at least 1")

@@ -56,6 +56,8 @@ class Addresses:
             return Sum(tile.integer(owner.value))
         if isinstance(owner, tile.RuntimeOp):
             return self._parameter(owner)
+        if isinstance(owner, tile.SumOp):
+            return self.index(owner.base) + self.index(owner.index).scaled(tile.integer(owner.coefficient))
         if isinstance(value, BlockArgument):
             loop = value.block.parent_op()
             start = tile.integer(loop.start) if isinstance(loop, tile.ForOp) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from npuc.ir import graph
 from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
@@ -32,6 +33,8 @@ NO_DEMANDS = (
 )
 WANTS_SLICES = (graph.RmsNormOp, graph.LayerNormOp, graph.SelectRowsOp, graph.GatedOp, ReturnOp)
 KEEPS_LAST_DIM = (graph.ReshapeOp, graph.BroadcastOp, graph.SliceOp, graph.TransposeOp, graph.PadOp)
+FEW = 32
+"""New keys that take at most 1/FEW of the local memory stay in every slice, which then writes them."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,7 @@ class _Assigner:
             placement = self._chosen(op.input)
             return [placement], [placement]
         if isinstance(op, graph.KvUpdateOp):
-            flat = len(graph.static_shape(op.key)) == 3
-            return [self.sliced(v) if flat else R for v in op.operands], [H, H]
+            return [self._stored(v) for v in op.operands], [H, H]
         if isinstance(op, graph.RowsOp):
             return [None] * len(op.inputs), [self._result(v, function) for v in op.outputs]
         if isinstance(op, graph.YieldOp):
@@ -218,8 +220,18 @@ class _Assigner:
 
     def _result(self, value: SSAValue, function: FuncOp) -> Placement:
         """Where the tiles of `graph.rows` are put together: logits in main memory, all else in the slices."""
-        returned = any(isinstance(use.operation, ReturnOp) for use in value.uses)
+        users = [use.operation for use in value.uses]
+        if all(isinstance(user, graph.KvUpdateOp) for user in users):
+            return self._stored(value)
+        returned = any(isinstance(user, ReturnOp) for user in users)
         return H if returned and function.sym_name.data.startswith("head_") else self.sliced(value)
+
+    def _stored(self, value: SSAValue) -> Placement:
+        """Where keys or values lie that go to a cache: as they are, if they are cut or of a few tokens."""
+        shape = graph.static_shape(value)
+        few = 4 * prod(shape) <= self.geometry.local_bytes // FEW
+        linear = isinstance(value.owner, graph.LinearOp)
+        return R if len(shape) == 4 or (few and not linear) else self.sliced(value)
 
     def _chosen(self, value: SSAValue) -> Placement:
         """The placement of a value as it stands, or as demanded if it is flexible or on the host."""

@@ -334,7 +334,7 @@ def _caches(module: ModuleOp, base: int) -> list[Cache]:
     found: list[Cache] = []
     for op in module.body.block.ops:
         if isinstance(op, tile.CacheOp):
-            heads, _, key_size = op.key_type.get_shape()
+            _, heads, key_size = op.key_type.get_shape()
             layers = tile.ints(op.layers)
             found.append(
                 Cache(

@@ -209,7 +209,7 @@ class Evaluator:
                 slices={name: memory.slices for name, memory in machine.memories.items()},
                 weight=lambda name, ordinal: self.layers(module, ops[name])[ordinal or 0],
                 caches={
-                    (name, ("key", "value")[part]): filled(shape, layers, slots, part, element)
+                    (name, ("key", "value")[part]): token_major(filled(shape, layers, slots, part, element))
                     for name, layers, slots, shapes, element in placed_caches(module)
                     for part, shape in enumerate(shapes)
                 },
@@ -243,6 +243,11 @@ def filled(shape: Sequence[int], layers: Sequence[int], slots: int, part: int, d
     return torch.stack(rows).to(dtype)
 
 
+def token_major(cache: Tensor) -> Tensor:
+    """A cache […, heads, length, size] as programs keep it: […, length, heads, size]."""
+    return cache.transpose(-3, -2).contiguous()
+
+
 def cache_shapes(
     module: ModuleOp,
 ) -> Iterator[tuple[str, int, tuple[int, int], tuple[int, ...], torch.dtype]]:
@@ -266,7 +271,7 @@ def placed_caches(
     for op in module.ops:
         if isinstance(op, tile.CacheOp):
             key, value = op.key_type.get_shape(), op.value_type.get_shape()
-            shapes = (key[0], key[1], key[2]), (value[0], value[1], value[2])
+            shapes = (key[1], key[0], key[2]), (value[1], value[0], value[2])
             dtype = torch_type(op.key_type.element_type)
             yield op.sym_name.data, tile.ints(op.layers), tile.integer(op.slots), shapes, dtype
 

@@ -16,7 +16,7 @@ from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.assign_layouts import placement_of
 from npuc.passes.live_bytes import live_bytes
-from npuc.passes.lowering import attention, linear, movement, rules
+from npuc.passes.lowering import attention, caches, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.function import FunctionLowering
 from npuc.passes.lowering.views import View, dense
@@ -61,7 +61,7 @@ RULES: dict[type[Operation], Rule] = {
     graph.EmbeddingOp: movement.lower_embedding,
     graph.SelectRowsOp: movement.lower_select_rows,
     graph.RopeOp: movement.lower_rope,
-    graph.KvUpdateOp: attention.lower_kv_update,
+    graph.KvUpdateOp: caches.lower_kv_update,
     graph.AttentionOp: attention.lower_attention,
     **dict.fromkeys(graph.UNARY.values(), rules.lower_unary),
     **dict.fromkeys(graph.BINARY.values(), rules.lower_binary),

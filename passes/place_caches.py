@@ -80,12 +80,15 @@ def _placed(
     geometry: Geometry,
     place: tuple[int, int, int],
 ) -> tile.CacheOp:
-    """Per layer and slot: keys [heads, length, size], then values; `place` = slots, length, offset."""
+    """Per layer and slot: keys [length, heads, size], then values; `place` = slots, length, offset.
+
+    What a token adds is one run of bytes.
+    """
     slots, length, offset = place
     heads, padded = tile.integer(declared.heads), geometry.padded(length)
     types, sizes = [], []
     for size in (tile.integer(declared.key_size), tile.integer(declared.value_size)):
-        shape = (heads, padded, size)
+        shape = (padded, heads, size)
         types.append(tile.buffer_type(shape, declared.type, geometry.main))
         sizes.append(align(prod(shape) * storage_bits(declared.type) // 8, WEIGHT_ALIGNMENT))
     layout = {

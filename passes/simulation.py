@@ -15,7 +15,15 @@ from npuc.passes.addressed_memory import AddressedMemory
 from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.checking import place_values
 from npuc.passes.emit import IoTensor, emit_programs, instructions_of, io_of
-from npuc.passes.evaluation import Call, Evaluator, Watch, logits_of, placed_caches, tile_observer
+from npuc.passes.evaluation import (
+    Call,
+    Evaluator,
+    Watch,
+    logits_of,
+    placed_caches,
+    tile_observer,
+    token_major,
+)
 from npuc.passes.target_option import machine_of
 from npuc.runtime.device import parameters
 from npuc.runtime.element_types import element_type
@@ -119,4 +127,4 @@ def _write_caches(module: ModuleOp, simulator: Simulator, base: int) -> None:
                     values = place_values(shape, layer, slot, part).to(dtype)
                     assert values.numel() == prod(shape)
                     at = sum(n * step for n, step in zip((ordinal, slot, part), steps, strict=True))
-                    simulator.write(first + at, values)
+                    simulator.write(first + at, token_major(values))

@@ -8,6 +8,8 @@ from math import prod
 from npuc.ir import graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.buckets import Bucket, parse_bucket
+from npuc.passes.live_bytes import live_bytes
+from npuc.passes.pack_weights import storage_bits
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
@@ -95,34 +97,35 @@ def rows_at_once(op: graph.RowsOp, sizes: tuple[int, ...], geometry: Geometry) -
     return 1
 
 
-# Buffers of the result's size that lowering an operation needs; views and stored results of others need none.
+# Buffers of the result's size in f32 that lowering an operation needs beside its operands and its result.
 _BUFFERS: dict[type[Operation], int] = {
-    graph.RopeOp: 3,
-    graph.AttentionOp: 3,
-    graph.RmsNormOp: 3,
-    graph.LayerNormOp: 3,
-    graph.ConcatOp: 1,
+    graph.RopeOp: 2,
+    graph.RmsNormOp: 2,
+    graph.LayerNormOp: 2,
     graph.WhereOp: 3,
 }
 
 
 def _bytes_of_rows(op: graph.RowsOp, sizes: tuple[int, ...], geometry: Geometry) -> int:
-    """An estimate of what the body needs in every slice, at 4 bytes an element."""
+    """An estimate of what the body needs at once in every slice, which holds whole rows."""
 
     def elements(value: SSAValue) -> int:
         return prod(d if isinstance(d, int) else d.eval(sizes, []) for d in graph.shape_of(value))
 
-    total = sum(elements(a) for a, d in zip(op.body.block.args, op.dims[0], strict=True) if d >= 0)
-    for inner in op.body.block.ops:
+    def size(value: SSAValue) -> int:
+        held = not isinstance(value.owner, graph.ParamOp | graph.ConstantOp)
+        return elements(value) * storage_bits(graph.element_of(value)) // 8 if held else 0
+
+    def beside(inner: Operation) -> int:
         if isinstance(inner, graph.AttentionOp):
-            heads, kv_heads = graph.shape_of(inner.query)[1], graph.shape_of(inner.keys)[1]
-            assert isinstance(heads, int)
-            assert isinstance(kv_heads, int)
-            total += 3 * heads // kv_heads * sizes[1] * geometry.chunk(sizes[2])
-        if isinstance(inner, graph.UnaryOp | graph.BinaryOp):
-            total += elements(inner.results[0])
-        total += _BUFFERS.get(type(inner), 0) * (elements(inner.results[0]) if inner.results else 0)
-    return 4 * total
+            _, heads, rows, _ = graph.shape_of(inner.query)
+            scores = prod(d if isinstance(d, int) else d.eval(sizes, []) for d in (heads, rows))
+            return 3 * 4 * scores * geometry.chunk(sizes[2])
+        return _BUFFERS.get(type(inner), 0) * 4 * (elements(inner.results[0]) if inner.results else 0)
+
+    tiles = sum(size(a) for a, d in zip(op.body.block.args, op.dims[0], strict=True) if d >= 0)
+    live = live_bytes(op.body.block, size)
+    return tiles + max((alive + beside(inner) for inner, alive in live.items()), default=0)
 
 
 def _split_at_head(main: FuncOp) -> list[Operation]:

@@ -4,10 +4,10 @@
 // slots as rows, positions padded to whole slices. Keys come before values, slots lie within a layer, and caches
 // follow one another at multiples of 4096 bytes.
 // CHECK: builtin.module attributes {npuc.cache_bytes = 1179648 : i64}
-// CHECK-NEXT: tile.cache_decl @cache.local layers [0, 2] key_type memref<2x256x8xf32, "hbm"> value_type memref<2x256x24xf32, "hbm"> slots 4 offset 0 layer_stride 262144 slot_stride 65536 value_offset 16384
-// CHECK-NEXT: tile.cache_decl @cache.global layers [1] key_type memref<2x256x8xf32, "hbm"> value_type memref<2x256x24xf32, "hbm"> slots 4 offset 524288 layer_stride 262144 slot_stride 65536 value_offset 16384
+// CHECK-NEXT: tile.cache_decl @cache.local layers [0, 2] key_type memref<256x2x8xf32, "hbm"> value_type memref<256x2x24xf32, "hbm"> slots 4 offset 0 layer_stride 262144 slot_stride 65536 value_offset 16384
+// CHECK-NEXT: tile.cache_decl @cache.global layers [1] key_type memref<256x2x8xf32, "hbm"> value_type memref<256x2x24xf32, "hbm"> slots 4 offset 524288 layer_stride 262144 slot_stride 65536 value_offset 16384
 graph.cache_decl @cache layers [0, 1, 2] heads 2 key_size 8 value_size 24 type f32
-// CHECK-NEXT: tile.cache_decl @narrow.global layers [1] key_type memref<4x256x24xbf16, "hbm"> value_type memref<4x256x24xbf16, "hbm"> slots 4 offset 786432 layer_stride 393216 slot_stride 98304 value_offset 49152
+// CHECK-NEXT: tile.cache_decl @narrow.global layers [1] key_type memref<256x4x24xbf16, "hbm"> value_type memref<256x4x24xbf16, "hbm"> slots 4 offset 786432 layer_stride 393216 slot_stride 98304 value_offset 49152
 graph.cache_decl @narrow layers [1] heads 4 key_size 24 value_size 24 type bf16
 
 // Every bucket's operations name the cache of their kind.

@@ -24,8 +24,8 @@ tile.packed @p of @w : memref<8x8xf32, "hbm"> recipe [reshape [7, 7]] layers [0,
 // -----
 
 // A cache has keys and values of the same positions.
-// CHECK: cache @c has keys [2, 16, 4] and values [2, 15, 8], expected [heads, length, size] with equal heads and lengths
-tile.cache_decl @c layers [0] key_type memref<2x16x4xf32, "hbm"> value_type memref<2x15x8xf32, "hbm"> slots 1 offset 0 layer_stride 3072 slot_stride 3072 value_offset 512
+// CHECK: cache @c has keys [16, 2, 4] and values [15, 2, 8], expected [length, heads, size] with equal lengths and heads
+tile.cache_decl @c layers [0] key_type memref<16x2x4xf32, "hbm"> value_type memref<15x2x8xf32, "hbm"> slots 1 offset 0 layer_stride 3072 slot_stride 3072 value_offset 512
 // -----
 
 // Weights are packed before they are read.
@@ -59,18 +59,18 @@ func.func @f(%i : index) {
 
 // A cache has keys and values.
 // CHECK: part is keys, expected key or value
-tile.cache_decl @c layers [0] key_type memref<2x16x4xf32, "hbm"> value_type memref<2x16x8xf32, "hbm"> slots 1 offset 0 layer_stride 3072 slot_stride 3072 value_offset 512
+tile.cache_decl @c layers [0] key_type memref<16x2x4xf32, "hbm"> value_type memref<16x2x8xf32, "hbm"> slots 1 offset 0 layer_stride 3072 slot_stride 3072 value_offset 512
 func.func @f(%i : index) {
-  %k = tile.cache @c "keys"[%i, %i] : memref<2x16x8xf32, "hbm">
+  %k = tile.cache @c "keys"[%i, %i] : memref<16x2x8xf32, "hbm">
   func.return
 }
 // -----
 
 // Either has its own type.
-// CHECK: value of cache @c is memref<2x16x8xf32, "hbm">, read as memref<2x16x4xf32, "hbm">
-tile.cache_decl @c layers [0] key_type memref<2x16x4xf32, "hbm"> value_type memref<2x16x8xf32, "hbm"> slots 1 offset 0 layer_stride 3072 slot_stride 3072 value_offset 512
+// CHECK: value of cache @c is memref<16x2x8xf32, "hbm">, read as memref<16x2x4xf32, "hbm">
+tile.cache_decl @c layers [0] key_type memref<16x2x4xf32, "hbm"> value_type memref<16x2x8xf32, "hbm"> slots 1 offset 0 layer_stride 3072 slot_stride 3072 value_offset 512
 func.func @f(%i : index) {
-  %k = tile.cache @c "value"[%i, %i] : memref<2x16x4xf32, "hbm">
+  %k = tile.cache @c "value"[%i, %i] : memref<16x2x4xf32, "hbm">
   func.return
 }
 // -----

@@ -6,8 +6,8 @@ graph.weight @w : tensor<6x8xf32> layers [0, 1] sources [{file = "a"}, {file = "
 // CHECK: tile.packed @"w#0" of @w : memref<2x4x8xf32, "hbm"> recipe [pad [8, 8], reshape [4, 2, 8], permute [1, 0, 2], cast bf16] layers [0, 1] offset 0 stride 256
 // GENERIC: recipe = [{op = "pad", shape = array<i64: 8, 8>}, {op = "reshape", shape = array<i64: 4, 2, 8>}, {op = "permute", perm = array<i64: 1, 0, 2>}, {op = "cast", type = "bf16"}]
 tile.packed @"w#0" of @w : memref<2x4x8xf32, "hbm"> recipe [pad [8, 8], reshape [4, 2, 8], permute [1, 0, 2], cast bf16] layers [0, 1] offset 0 stride 256
-// CHECK-NEXT: tile.cache_decl @c layers [0, 1] key_type memref<2x16x4xf32, "hbm"> value_type memref<2x16x4xf32, "hbm"> slots 3 offset 0 layer_stride 3072 slot_stride 1024 value_offset 512
-tile.cache_decl @c layers [0, 1] key_type memref<2x16x4xf32, "hbm"> value_type memref<2x16x4xf32, "hbm"> slots 3 offset 0 layer_stride 3072 slot_stride 1024 value_offset 512
+// CHECK-NEXT: tile.cache_decl @c layers [0, 1] key_type memref<16x2x4xf32, "hbm"> value_type memref<16x2x4xf32, "hbm"> slots 3 offset 0 layer_stride 3072 slot_stride 1024 value_offset 512
+tile.cache_decl @c layers [0, 1] key_type memref<16x2x4xf32, "hbm"> value_type memref<16x2x4xf32, "hbm"> slots 3 offset 0 layer_stride 3072 slot_stride 1024 value_offset 512
 
 // Buffers, runtime parameters, loops and calls.
 // CHECK: func.func private @layer
@@ -19,8 +19,11 @@ func.func private @layer(%layer : index, %x : memref<4x32xf32, "dm">) {
   // CHECK-NEXT: %slot = tile.runtime "slot"[%row] : index
   // GENERIC: "tile.runtime"(%row) {parameter = "slot"} : (index) -> index
   %slot = tile.runtime "slot"[%row] : index
-  // CHECK-NEXT: %k = tile.cache @c "key"[%layer, %slot] : memref<2x16x4xf32, "hbm">
-  %k = tile.cache @c "key"[%layer, %slot] : memref<2x16x4xf32, "hbm">
+  // CHECK-NEXT: %k = tile.cache @c "key"[%layer, %slot] : memref<16x2x4xf32, "hbm">
+  %k = tile.cache @c "key"[%layer, %slot] : memref<16x2x4xf32, "hbm">
+  // CHECK-NEXT: %left = tile.sum %slot + -16 * %layer
+  // GENERIC: "tile.sum"(%slot, %layer) {coefficient = -16 : i64} : (index, index) -> index
+  %left = tile.sum %slot + -16 * %layer
   func.return
 }
 // CHECK: func.func @loops
