@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -21,6 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests use what is on this machine; nothing is looked up on the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["IRC_PROGRESS"] = "0"
+# How long an example takes depends on what else runs on the machine.
+settings.register_profile("npuc", deadline=None)
+settings.load_profile("npuc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
