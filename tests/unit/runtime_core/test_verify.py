@@ -13,14 +13,9 @@ from npuc.ir.errors import UserError
 from npuc.runtime.comparison import Comparison, Likelihood
 from npuc.runtime.llm import LLM
 from npuc.runtime.manifest import Program
+from npuc.runtime.reference import Reference
 from npuc.runtime.teacher_forcing import split
-from npuc.runtime.verify import (
-    Reference,
-    encode_documents,
-    read_documents,
-    reference_perplexity,
-    verify,
-)
+from npuc.runtime.verify import encode_documents, read_documents, verify
 from transformers import LlamaForCausalLM
 
 Make = Callable[..., LLM]
@@ -161,9 +156,10 @@ def test_known_perplexities(shared: Path, model: str, expected: float) -> None:
     path = shared / "models" / model
     texts = read_documents(shared / "text" / "tinystories_valid.txt")
     documents = encode_documents(Tokenizer(path).encode, texts, 512)
-    assert reference_perplexity(Reference(path, torch.float32), documents) == pytest.approx(
-        expected, abs=6e-4
-    )
+    reference, likelihood = Reference(path, torch.float32), Likelihood()
+    for tokens in documents:
+        likelihood.add(reference.logits(tokens)[:-1], torch.tensor(tokens[1:]))
+    assert likelihood.perplexity == pytest.approx(expected, abs=6e-4)
 
 
 def test_a_diverged_checkpoint_is_one_error(tiny_model: Path, tmp_path: Path) -> None:
