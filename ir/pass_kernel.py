@@ -92,6 +92,11 @@ class PassKernel:
 
         return run
 
+    @property
+    def varies_along_slices(self) -> bool:
+        """Whether the result may differ between slices; else ``out`` may have the slice stride 0."""
+        return self.shape[self.order.index(0)] > 1
+
     # Preparation
 
     def _axis_strides(self, name: str, port: Port) -> list[int]:
@@ -136,7 +141,7 @@ class PassKernel:
         return Reach(position, int(position.max()) + 1, tuple(position.shape))
 
     def _make(self) -> list[Maker]:
-        if self._moves_bits():
+        if self.moves_bits:
             self.shape = self.views["stream"].shape
             self._check_out()
             return [self._move]
@@ -148,7 +153,9 @@ class PassKernel:
         self._check_out()
         return [*makers, self._store]
 
-    def _moves_bits(self) -> bool:
+    @property
+    def moves_bits(self) -> bool:
+        """Whether it only moves elements, bit for bit."""
         spec = self.spec
         idle = spec.stationary is None and spec.mask is None and all(s.op == "none" for s in spec.chain)
         return (

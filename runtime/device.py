@@ -198,7 +198,8 @@ class SimulatorDevice:
             steps = torch.arange(program.new_tokens, dtype=torch.int32)[None]
             self._write_input(program, "positions", first + torch.minimum(steps, last))
         rows = list(zip(slots, positions, valid, strict=True))
-        result = self.simulator.run(self.load(program), entry, parameters(rows), hazards=self.sanitize)
+        loaded, params = self.load(program), parameters(rows)
+        result = self.simulator.run(loaded, entry, params, hazards=self.sanitize, straight=True)
         self.hazards += result.hazards
         out = program.io[f"logits_{entry}"]
         found = self.simulator.read(out.address, out.shape, element_type(out.type).torch_type)

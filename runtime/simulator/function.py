@@ -22,6 +22,7 @@ from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.plan import CopyPlan, PassPlan, PortPlan
 from npuc.runtime.simulator.program import Item, LoadedProgram
 from npuc.runtime.simulator.sequencer import HALTED, Sequencer
+from npuc.runtime.simulator.straight_line import Stopped, StraightLine, prepare
 
 CACHED_BINDINGS = 1024  # register values of one command whose views are kept
 Handler = Callable[[], None]
@@ -32,15 +33,16 @@ class Core:
 
     Attributes:
         machine: the machine.
-        memories: all memories by name; those of level chip may be shared with other cores.
+        own: its own memories by name.
+        memories: all memories by name; those that are not its own may be shared with other cores.
         rank: the core's number in an SPMD program, runtime parameter 0.
     """
 
     def __init__(self, machine: Machine, shared: Mapping[str, SimulatedMemory], rank: int = 0) -> None:
         self.machine = machine
         self.rank = rank
-        own = {name: SimulatedMemory(spec) for name, spec in machine.memories.items() if name not in shared}
-        self.memories: dict[str, SimulatedMemory] = {**shared, **own}
+        self.own = {name: SimulatedMemory(m) for name, m in machine.memories.items() if name not in shared}
+        self.memories: dict[str, SimulatedMemory] = {**shared, **self.own}
         self._prepared: dict[int, PreparedProgram] = {}
 
     def prepare(self, program: LoadedProgram) -> PreparedProgram:
@@ -59,6 +61,26 @@ class PreparedProgram:
         self.program = program  # also keeps its id from being reused
         self.sequencer = Sequencer(program)
         self.handlers: list[Handler | None] = [self._handler(item) for item in program.items]
+        self._straight: dict[tuple[str, int], StraightLine | None] = {}
+
+    def run_straight(self, entry: str, parameters: Sequence[int]) -> int:
+        """As `run`, but as straight-line code where that can be; leaves nothing in the core's own memories.
+
+        Raises:
+            UserError: as `run`.
+        """
+        key = entry, len(parameters)
+        if key not in self._straight:
+            memories, local = self.core.memories, self.core.own
+            self._straight[key] = prepare(self.program, entry, len(parameters), memories, local)
+        straight = self._straight[key]
+        if straight is None or not straight.ready(tuple(parameters)):
+            return self.run(entry, parameters)
+        try:
+            straight.run()
+        except Stopped as stop:
+            raise located(stop.error, self.program.items, stop.position) from None
+        return straight.executed
 
     def run(self, entry: str, parameters: Sequence[int]) -> int:
         """Execute from an entry to halt; returns the number of passes and copies executed.

@@ -91,6 +91,7 @@ class Simulator:
         params: Sequence[int] = (),
         *,
         hazards: bool = False,
+        straight: bool = False,
         core: int = 0,
     ) -> RunResult:
         """Execute a program for its values.
@@ -100,6 +101,9 @@ class Simulator:
             entry: its symbol.
             params: runtime parameters: rank, then per row slot, position, valid, last, end.
             hazards: also look for hazards; commands that leave a memory are then reported and skipped.
+            straight: prepare the whole run once and execute it as straight-line code (straight_line.py). The
+                shared memories are then as after a run command by command, up to the order of sums, if the
+                program has no hazards; what is in a core's own memories means nothing.
             core: which core runs it.
 
         Raises:
@@ -109,7 +113,7 @@ class Simulator:
         if hazards:
             return RunResult(*run_observed(prepared, entry, params))
         self.main.forget()
-        return RunResult(prepared.run(entry, params))
+        return RunResult((prepared.run_straight if straight else prepared.run)(entry, params))
 
     def time(self, program: LoadedProgram, entry: str = "main", params: Sequence[int] = ()) -> Timeline:
         """The timing of a program that runs alone; needs no data.

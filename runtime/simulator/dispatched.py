@@ -1,0 +1,141 @@
+"""The commands that a program dispatches, in order, with addresses and limits as functions of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from npuc.backends.instruction import Reg
+from npuc.runtime.simulator.access import Access
+from npuc.runtime.simulator.affine import Affine, NotAffine, Value
+from npuc.runtime.simulator.memory import SimulatedMemory
+from npuc.runtime.simulator.plan import CopyPlan, PassPlan, PortPlan
+from npuc.runtime.simulator.program import LoadedProgram
+from npuc.runtime.simulator.sequencer import Sequencer
+
+MAX_COMMANDS = 20_000  # of a run that is worth preparing as a whole
+
+
+@dataclass(eq=False)
+class Dispatched:
+    """A pass or copy as it is dispatched.
+
+    Attributes:
+        number: its place among what the run dispatches, from 1.
+        position: its place in the program.
+        plan: what it does.
+        bases: per port its address.
+        limits: of a pass the limits of mask and reduction, of a copy the extent of its first dimension.
+        reads: where it reads; ports whose addresses depend on parameters or data are left out.
+        write: where it writes; None if that depends on parameters.
+        uniform: whether it writes the same to all slices.
+        needed: whether something reads its result in such a way that every slice must have it.
+    """
+
+    number: int
+    position: int
+    plan: PassPlan | CopyPlan
+    bases: dict[str, Value]
+    limits: tuple[Value, ...]
+    reads: dict[str, Access] = field(default_factory=dict[str, Access])
+    write: Access | None = None
+    uniform: bool = False
+    needed: bool = False
+
+    @property
+    def ports(self) -> dict[str, PortPlan]:
+        """Its ports by name."""
+        return ports_of(self.plan)
+
+    @property
+    def target(self) -> PortPlan:
+        """The port that it writes."""
+        return self.plan.ports["out"] if isinstance(self.plan, PassPlan) else self.plan.dst
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether it writes all that it can for all parameters."""
+        return isinstance(self.plan, PassPlan) or not isinstance(self.limits[0], Affine)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing about it depends on parameters."""
+        return not any(isinstance(value, Affine) for value in (*self.bases.values(), *self.limits))
+
+    @property
+    def complete(self) -> bool:
+        """Whether it overwrites its box in every slice."""
+        return self.unlimited and self.write is not None and self.write.whole
+
+
+def ports_of(plan: PassPlan | CopyPlan) -> dict[str, PortPlan]:
+    """The ports of a plan by name."""
+    if isinstance(plan, PassPlan):
+        return plan.ports
+    return {port.name: port for port in (plan.src, plan.dst, plan.index) if port is not None}
+
+
+def dispatched(
+    program: LoadedProgram, entry: str, parameters: int, memories: Mapping[str, SimulatedMemory]
+) -> list[Dispatched]:
+    """What an entry dispatches for any ``parameters`` values; copies that move nothing are left out.
+
+    Raises:
+        NotAffine: addresses depend on the parameters in another way, or there are too many commands.
+        UserError: as for the sequencer, out-of-bounds or misaligned.
+    """
+    return list(_dispatched(program, entry, parameters, memories))
+
+
+def _dispatched(
+    program: LoadedProgram, entry: str, parameters: int, memories: Mapping[str, SimulatedMemory]
+) -> Iterator[Dispatched]:
+    sequencer = Sequencer(program)
+    registers = cast("list[Value]", sequencer.registers)
+    values = cast("list[int]", [Affine.parameter(i) for i in range(parameters)])
+    number = 0
+    for position in sequencer.trace(entry, values):
+        plan = program.items[position].plan
+        if plan is None:
+            continue
+        number += 1
+        if number > MAX_COMMANDS:
+            raise NotAffine("too many commands")
+        bases = {name: _value(port.base, registers) for name, port in ports_of(plan).items()}
+        command = Dispatched(number, position, plan, bases, _limits(plan, registers))
+        if isinstance(plan, CopyPlan) and command.limits[0] == 0:
+            continue
+        _locate(command, memories)
+        yield command
+
+
+def _value(reg: Reg, registers: list[Value]) -> Value:
+    return registers[reg.reg] + reg.imm
+
+
+def _limits(plan: PassPlan | CopyPlan, registers: list[Value]) -> tuple[Value, ...]:
+    if isinstance(plan, PassPlan):
+        return _value(plan.mask_limit, registers), _value(plan.limit, registers)
+    size = plan.spec.size[0]
+    if plan.limit is None:
+        return (size,)
+    extent = _value(plan.limit, registers)
+    return (extent if isinstance(extent, Affine) else max(0, min(size, extent)),)
+
+
+def _locate(command: Dispatched, memories: Mapping[str, SimulatedMemory]) -> None:
+    """Fill in the accesses whose addresses are fixed; of copies of unknown extent the largest."""
+    extent = None
+    if isinstance(command.plan, CopyPlan) and not isinstance(command.limits[0], Affine):
+        extent = command.limits[0]
+    for name, port in command.ports.items():
+        base = command.bases[name]
+        gathers = isinstance(command.plan, CopyPlan) and command.plan.index is not None and name == "src"
+        if isinstance(base, Affine) or gathers:
+            continue
+        access = Access.of(port, memories[port.memory.name], base, extent)
+        if port is command.target:
+            command.write = access
+        else:
+            command.reads[name] = access
