@@ -15,7 +15,7 @@ from torch import Tensor
 Unary = Callable[[Tensor, Tensor | None], Tensor]
 Binary = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 SMALLEST = 1.65e-38  # just above e^-87
-MANY = 2048  # elements above which torch's slow path costs more than clamping
+MANY = 256  # elements above which torch's slow path costs more than clamping
 Reduction = Callable[[Tensor, tuple[int, ...]], Tensor]
 
 
@@ -42,8 +42,10 @@ def _truth(function: Any) -> Binary:
 
 def _exp(v: Tensor, out: Tensor | None) -> Tensor:
     """e to the v; 0 below e^-87, as on machines without subnormals, for which torch takes a slow path."""
-    y = torch.clamp_min(v, -87.0, out=out).exp_() if v.numel() > MANY else torch.exp(v, out=out)
-    return torch.threshold_(y, SMALLEST, 0.0)
+    kept = out if out is v else None  # a result for elsewhere is computed in a fresh, contiguous tensor
+    y = torch.clamp_min(v, -87.0, out=kept).exp_() if v.numel() > MANY else torch.exp(v, out=kept)
+    torch.threshold_(y, SMALLEST, 0.0)
+    return y if out is None or out is v else out.copy_(y)
 
 
 UNARY: dict[str, Unary] = {

@@ -28,11 +28,12 @@ class Contraction:
     size 1 along the axes it does not vary along.
 
     Attributes:
-        order: permutation of the axes: batch, rows, columns, inner, others.
+        order: permutation of the axes: batch, rows, columns and inner (or inner and columns), others.
         shape: shape of the result, in ``order``.
         batch, rows, columns, inner: the extents b, m, n, k of the product [b, m, k] x [b, k, n]; ``inner`` is
             0 where nothing is summed: an elementwise product.
         leading: the extents of the batch axes.
+        columns_last: the stationary operand is stored with its columns innermost: [b, k, n].
         stream_sums, stationary_sums: positions in ``order`` summed before the product.
         factor: how often each sum is repeated, from summed axes along which nothing varies.
     """
@@ -44,6 +45,7 @@ class Contraction:
     columns: int
     inner: int
     leading: tuple[int, ...]
+    columns_last: bool
     stream_sums: tuple[int, ...]
     stationary_sums: tuple[int, ...]
     factor: int
@@ -65,6 +67,9 @@ class Contraction:
             w = w.sum(self.stationary_sums, keepdim=True)
         if not self.inner:
             return w
+        if self.columns_last:
+            form = (self.inner, self.columns)
+            return w.reshape(form if self.batch == 1 else (self.batch, *form))
         if self.batch == 1:
             return w.reshape(self.columns, self.inner).t()
         return w.reshape(self.batch, self.columns, self.inner).transpose(1, 2)
@@ -113,7 +118,8 @@ def plan_contraction(
     if distributed and _one_product_per_slice(columns, rows, inner, sizes, stationary):
         columns.remove(0)
         batch.insert(0, 0)
-    ordered = [*batch, *rows, *columns, *inner]
+    columns_last = bool(inner) and bool(columns) and abs(stationary[columns[-1]]) < abs(stationary[inner[-1]])
+    ordered = [*batch, *rows, *(inner + columns if columns_last else columns + inner)]
     order = (*ordered, *(a for a in axes if a not in ordered))
     kept = {*batch, *rows, *columns}
     lone = [a for a in axes if reduced[a] and a not in inner]  # summed, but not varied along by both
@@ -125,6 +131,7 @@ def plan_contraction(
         columns=prod(sizes[a] for a in columns),
         inner=prod(sizes[a] for a in inner) if inner else 0,
         leading=tuple(sizes[a] for a in batch),
+        columns_last=columns_last,
         stream_sums=tuple(i for i, a in enumerate(order) if a in lone and stream[a]),
         stationary_sums=tuple(i for i, a in enumerate(order) if a in lone and stationary[a]),
         factor=prod(sizes[a] for a in lone if not stream[a] and not stationary[a]),

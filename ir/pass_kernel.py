@@ -9,45 +9,36 @@ the contraction wants, with size 1 where nothing varies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from npuc.ir.chain import BINARY, REDUCTIONS, SELECT, SOURCES, UNARY
-from npuc.ir.command_spec import MAX_NEST, MAX_STEPS, At, Bound, PassSpec, Port, Step, bad_command
+from npuc.ir.command_spec import BIT_TYPES, MAX_NEST, MAX_STEPS, At, Bound, PassSpec, Port, Step, bad_command
 from npuc.ir.contraction import Contraction, plan_contraction
-from npuc.ir.strided import StridedView, as_f32, overlap
+from npuc.ir.pass_stages import (
+    F32,
+    NOTHING,
+    RING,
+    ZERO,
+    Maker,
+    Reach,
+    RunPass,
+    RunState,
+    Stage,
+    Views,
+    as_view,
+    binary,
+    bounded,
+    clearing,
+    expanded,
+    joined,
+    joined_sums,
+    loader,
+    move,
+    select,
+    to_integers,
+)
+from npuc.ir.strided import StridedView, overlap
 from torch import Tensor
-
-F32 = torch.float32
-
-
-class RunState:
-    """What a run carries beside the running value: its limits and the stash."""
-
-    __slots__ = ("limit", "mask_limit", "stash")
-
-    def __init__(self) -> None:
-        self.mask_limit = 0
-        self.limit = 0
-        self.stash: Tensor | None = None
-
-
-Views = Mapping[str, Tensor]
-Stage = Callable[[Tensor, RunState], Tensor]
-Maker = Callable[[Views], Stage]
-RunPass = Callable[..., None]
-"""Called with (mask_limit, limit), both 0 by default."""
-
-NOTHING = torch.empty(0)
-ZERO = torch.tensor(0.0)
-
-
-class Reach(NamedTuple):
-    """A bound ready to test: an element is inside when ``position`` < limit; all are when ``top`` ≤ limit."""
-
-    position: Tensor
-    top: int
-    shape: tuple[int, ...]
 
 
 class PassKernel:
@@ -60,6 +51,7 @@ class PassKernel:
         self.sizes = [spec.slices, *(n for n in spec.size if n > 1)]
         self.reduced = [d in spec.reduce for d in self.nest]
         strides = {name: self._axis_strides(name, port) for name, port in spec.ports().items()}
+        self.steps = joined_sums([step for step in spec.chain if step.op != "none"])
         self.plan = self._plan_contraction(strides) if spec.stationary is not None else None
         order = self.plan.order if self.plan else tuple(range(len(self.sizes)))
         self.order = order
@@ -119,7 +111,10 @@ class PassKernel:
                 stream[axis] = stream[axis] or 1
         assert self.spec.stationary is not None
         gathers = self.spec.stationary.dtype != F32 or any(s < 0 for s in stationary)
-        return plan_contraction(self.sizes, self.reduced, stream, stationary, gathers=gathers)
+        summed = list(self.reduced)
+        if self.steps and self.steps[0].op == "ring_add":  # the sum over the slices is part of the product
+            summed[0], self.steps = True, self.steps[1:]
+        return plan_contraction(self.sizes, summed, stream, stationary, gathers=gathers)
 
     def _bound_axes(self, bound: Bound) -> dict[int, int]:
         """Axes longer than 1 that a bound's position varies along → coefficient."""
@@ -145,22 +140,28 @@ class PassKernel:
             self.shape = self.views["stream"].shape
             self._check_out()
             return [self._move]
+        if self._keeps_type and self.spec.mask is not None:
+            return [self._masked_move(self.spec.mask)]
         makers = [self._fetch()] if self.plan is None else [self._contract(self.plan)]
-        makers += [self._step(step) for step in self.spec.chain if step.op != "none"]
+        makers += [self._step(step) for step in self.steps[:-1]]
+        makers += self._last(self.steps[-1]) if self.steps else [self._store]
         left = [n for n, gone in zip(self.sizes, self.reduced, strict=True) if gone]
         if left and not self.summed:
             raise bad_command("dimensions are reduced, but there is neither a contraction nor a reduce step")
         self._check_out()
-        return [*makers, self._store]
+        return makers
 
     @property
     def moves_bits(self) -> bool:
         """Whether it only moves elements, bit for bit."""
+        return self._keeps_type and self.spec.mask is None
+
+    @property
+    def _keeps_type(self) -> bool:
+        """Whether it stores what it fetches, masked or not."""
         spec = self.spec
-        idle = spec.stationary is None and spec.mask is None and all(s.op == "none" for s in spec.chain)
-        return (
-            idle and not any(self.reduced) and spec.stream is not None and spec.stream.dtype == spec.out.dtype
-        )
+        idle = spec.stationary is None and not self.steps and not any(self.reduced)
+        return idle and spec.stream is not None and spec.stream.dtype == spec.out.dtype
 
     # Stages
 
@@ -194,7 +195,7 @@ class PassKernel:
     def _mask(self) -> Callable[[Tensor, int], Tensor] | None:
         if self.spec.mask is None:
             return None
-        mask, masked_shape = _bounded(self._reach(self.spec.mask), self.shape, ZERO)
+        mask, masked_shape = bounded(self._reach(self.spec.mask), self.shape, ZERO)
         self.fresh = self.fresh and masked_shape == self.shape  # else the masked value may be an expanded one
         self.shape = masked_shape
         return mask
@@ -211,9 +212,9 @@ class PassKernel:
         def make(views: Views) -> Stage:
             load = self._loader("stationary", views)
             ready = (
-                None if self._converts("stationary") else _as_view(plan.stationary_form, views["stationary"])
+                None if self._converts("stationary") else as_view(plan.stationary_form, views["stationary"])
             )
-            left = _as_view(plan.stream_form, views["stream"]) if fixed_stream else None
+            left = as_view(plan.stream_form, views["stream"]) if fixed_stream else None
             fetch_stage = fetch(views)
 
             def contract(v: Tensor, state: RunState) -> Tensor:
@@ -224,11 +225,40 @@ class PassKernel:
 
         return make
 
+    def _last(self, step: Step) -> list[Maker]:
+        """The last step and the store; in one where the step may write its result to its place."""
+        computed = self._step(step)
+        out = self.views["out"]
+        fits = self.spec.out.dtype == F32 and not out.flips and self.shape == out.shape
+        if not fits or step.op not in {*UNARY, *BINARY, SELECT}:
+            return [computed, self._store]
+        alone, together = UNARY.get(step.op), BINARY.get(step.op)
+        read_source = None if alone is not None else self._source(step)[0]
+        value = torch.tensor(step.value)
+
+        def make(views: Views) -> Stage:
+            target = views["out"]
+            others = [views[name] for name in ("stream", "operand", "vrf") if name in views]
+            if any(overlap(other, target) for other in others):
+                stages = computed(views), self._store(views)
+                return lambda v, state: stages[1](stages[0](v, state), state)
+            if alone is not None:
+                function = alone
+                return lambda v, state: function(v, target)
+            assert read_source is not None
+            read = read_source(views)
+            if together is not None:
+                pair = together
+                return lambda v, state: pair(v, read(state), target)
+            return lambda v, state: torch.where(read(state) != 0, v, value, out=target)
+
+        return [make]
+
     def _step(self, step: Step) -> Maker:
         """Step 4: one step of the chain."""
         scope, _, kind = step.op.partition("_")
         if kind in REDUCTIONS:
-            return self._reduce(kind) if scope == "reduce" else self._ring(kind)
+            return self._reduce(kind, rings=step.source == RING) if scope == "reduce" else self._ring(kind)
         if step.op in UNARY:
             if step.source != "none":
                 raise bad_command(f"{step.op} takes no source, this step has {step.source}")
@@ -236,14 +266,14 @@ class PassKernel:
             self.fresh = True
             return lambda views: lambda v, state: function(v, v if out else None)
         source, shape = self._source(step)
-        joined = _joined(self.shape, shape)
-        in_place = self.fresh and joined == self.shape
-        self.shape, self.fresh = joined, True
+        both = joined(self.shape, shape)
+        in_place = self.fresh and both == self.shape
+        self.shape, self.fresh = both, True
         if step.op == SELECT:
-            return _select(source, torch.tensor(step.value))
+            return select(source, torch.tensor(step.value))
         if step.op not in BINARY:
             raise bad_command(f"unknown step {step.op}")
-        return _binary(BINARY[step.op], source, in_place=in_place)
+        return binary(BINARY[step.op], source, in_place=in_place)
 
     def _source(self, step: Step) -> tuple[Callable[[Views], Callable[[RunState], Tensor]], tuple[int, ...]]:
         """The maker of a step's source, and the source's shape."""
@@ -268,21 +298,22 @@ class PassKernel:
         if self.summed and any(n > 1 and self.reduced[a] for n, a in zip(shape, self.order, strict=True)):
             raise bad_command(f"{name} varies along a dimension that is already summed")
 
-    def _reduce(self, kind: str) -> Maker:
+    def _reduce(self, kind: str, *, rings: bool) -> Maker:
         if self.summed:
             raise bad_command("a reduce step behind a contraction or another reduce step")
         function, identity = REDUCTIONS[kind]
-        dims = tuple(i for i, a in enumerate(self.order) if self.reduced[a])
+        reduced = [self.reduced[0] or rings, *self.reduced[1:]]
+        dims = tuple(i for i, a in enumerate(self.order) if reduced[a])
         full = tuple(self.sizes[self.order[i]] if i in dims else n for i, n in enumerate(self.shape))
-        bounded = None
+        inside = None
         if self.spec.limit is not None:
-            bounded, full = _bounded(self._reach(self.spec.limit), full, torch.tensor(identity))
+            inside, full = bounded(self._reach(self.spec.limit), full, torch.tensor(identity))
         self.shape = tuple(1 if i in dims else n for i, n in enumerate(full))
         self.summed = True
-        self.fresh = bool(dims) or (self.fresh and bounded is None)
+        self.fresh = bool(dims) or (self.fresh and inside is None)
 
         def reduce(v: Tensor, state: RunState) -> Tensor:
-            v = _expanded(v, full) if bounded is None else bounded(v, state.limit)
+            v = expanded(v, full) if inside is None else inside(v, state.limit)
             return function(v, dims) if dims else v
 
         return lambda views: reduce
@@ -292,7 +323,7 @@ class PassKernel:
         axis = self.order.index(0)
         full = (*self.shape[:axis], self.spec.slices, *self.shape[axis + 1 :])
         self.shape, self.fresh = (*self.shape[:axis], 1, *self.shape[axis + 1 :]), True
-        return lambda views: lambda v, state: function(_expanded(v, full), (axis,))
+        return lambda views: lambda v, state: function(expanded(v, full), (axis,))
 
     def _check_out(self) -> None:
         for i, (axis, n) in enumerate(zip(self.order, self.views["out"].shape, strict=True)):
@@ -311,7 +342,7 @@ class PassKernel:
 
         def store(v: Tensor, state: RunState) -> Tensor:
             if rounds:
-                v = _round(v, dtype)
+                v = to_integers(v, dtype)
             if flips:
                 v = v.expand(target.shape).flip(flips)
             target.copy_(v.clone() if aliases else v)
@@ -319,18 +350,31 @@ class PassKernel:
 
         return store
 
-    def _move(self, views: Views) -> Stage:
-        """The whole pass where it only moves elements: bit for bit."""
-        source, target = views["stream"], views["out"]
-        reads, writes = self.views["stream"].flips, self.views["out"].flips
-        if reads or writes:
-            shape = target.shape
-            return lambda v, state: target.copy_(source.flip(reads).expand(shape).flip(writes))
-        if overlap(source, target):
-            return lambda v, state: target.copy_(source.clone())
-        if source.numel() < target.numel() and not source.is_contiguous():  # gather once, then broadcast
-            return lambda v, state: target.copy_(source.contiguous())
-        return lambda v, state: target.copy_(source)
+    def _masked_move(self, mask: Bound) -> Maker:
+        """The whole pass where it only moves elements and clears those outside the mask."""
+        reach, out = self._reach(mask), self.views["out"]
+        self.shape = joined(self.views["stream"].shape, reach.shape)
+        self._check_out()
+        clear = clearing(self._bound_axes(mask), self.shape)
+        reads, writes = self.views["stream"].flips, out.flips
+
+        def make(views: Views) -> Stage:
+            bits = BIT_TYPES[views["out"].element_size()]
+            source, target = views["stream"].view(bits), views["out"].view(bits)
+            clones, nothing = overlap(source, target), torch.zeros((), dtype=bits)
+
+            def masked(v: Tensor, state: RunState) -> Tensor:
+                x = source.flip(reads) if reads else source.clone() if clones else source
+                if state.mask_limit < reach.top and (writes or clear is None):
+                    x = torch.where(reach.position < state.mask_limit, x, nothing)
+                target.copy_(x.expand(target.shape).flip(writes) if writes else x)
+                if state.mask_limit < reach.top and not writes and clear is not None:
+                    clear(target, state.mask_limit)
+                return v
+
+            return masked
+
+        return make
 
     def _converts(self, name: str) -> bool:
         port = self.spec.ports()[name]
@@ -338,12 +382,11 @@ class PassKernel:
 
     def _loader(self, name: str, views: Views) -> Callable[[], Tensor]:
         """The function that fetches a port as f32."""
-        view, flips = views[name], self.views[name].flips
-        if flips:
-            return lambda: as_f32(view.to(F32).flip(flips))
-        if view.dtype == F32:
-            return lambda: view
-        return lambda: as_f32(view)
+        return loader(views[name], self.views[name].flips)
+
+    def _move(self, views: Views) -> Stage:
+        """The whole pass where it only moves elements."""
+        return move(views["stream"], views["out"], self.views["stream"].flips, self.views["out"].flips)
 
 
 def _check(spec: PassSpec) -> None:
@@ -360,61 +403,3 @@ def _check(spec: PassSpec) -> None:
         raise bad_command("a contraction needs a stream")
     if spec.limit is not None and not any(s.op.startswith("reduce_") for s in spec.chain):
         raise bad_command("a limit needs a reduce step")
-
-
-def _joined(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of two values together; extents differ only where one is 1."""
-    return tuple(max(n, m) for n, m in zip(a, b, strict=True))
-
-
-def _expanded(v: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return v if v.shape == shape else v.expand(shape)
-
-
-def _bounded(
-    reach: Reach, shape: tuple[int, ...], outside: Tensor
-) -> tuple[Callable[[Tensor, int], Tensor], tuple[int, ...]]:
-    """The function (value, limit) → value with ``outside`` beyond the limit, and the shape of its result."""
-    joined = _joined(shape, reach.shape)
-    position, top = reach.position, reach.top
-
-    def run(v: Tensor, limit: int) -> Tensor:
-        return _expanded(v if limit >= top else torch.where(position < limit, v, outside), joined)
-
-    return run, joined
-
-
-def _select(source: Callable[[Views], Callable[[RunState], Tensor]], value: Tensor) -> Maker:
-    def make(views: Views) -> Stage:
-        read = source(views)
-        return lambda v, state: torch.where(read(state) != 0, v, value)
-
-    return make
-
-
-def _binary(
-    function: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    source: Callable[[Views], Callable[[RunState], Tensor]],
-    *,
-    in_place: bool,
-) -> Maker:
-    def make(views: Views) -> Stage:
-        read = source(views)
-        if in_place:
-            return lambda v, state: function(v, read(state), v)
-        return lambda v, state: function(v, read(state), None)
-
-    return make
-
-
-def _as_view(form: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
-    """form(x) where that shares x's memory, else None."""
-    formed = form(x)
-    return formed if formed.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else None
-
-
-def _round(v: Tensor, dtype: torch.dtype) -> Tensor:
-    """v to nearest even integers, saturated to the range of an integer type (exact: f64)."""
-    info = torch.iinfo(dtype)
-    wide = v.to(torch.float64).round_()
-    return torch.nan_to_num_(wide, nan=0.0).clamp_(info.min, info.max)

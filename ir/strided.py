@@ -49,10 +49,31 @@ def element_range(view: Tensor) -> tuple[int, int]:
 
 
 def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether the bounding ranges of two views share a byte while the views are not the same."""
-    same = (a.data_ptr(), a.shape, a.stride(), a.dtype) == (b.data_ptr(), b.shape, b.stride(), b.dtype)
+    """Whether two views may share a byte while they are not the same.
+
+    Views that walk in equal large steps, as over the slices of a memory, are told apart inside of a step.
+    """
+    if (a.data_ptr(), a.shape, a.stride(), a.dtype) == (b.data_ptr(), b.shape, b.stride(), b.dtype):
+        return False
     (a_low, a_high), (b_low, b_high) = element_range(a), element_range(b)
-    return not same and a_low < b_high and b_low < a_high
+    if a_low >= b_high or b_low >= a_high:
+        return False
+    step = max(_largest_step(a), _largest_step(b))
+    a_span, b_span = _span_within(a, step), _span_within(b, step)
+    return (b_low - a_low) % step < a_span or (a_low - b_low) % step < b_span
+
+
+def _largest_step(view: Tensor) -> int:
+    """The largest distance between neighbours along an axis, in bytes."""
+    steps = (s * view.element_size() for n, s in zip(view.shape, view.stride(), strict=True) if n > 1)
+    return max(steps, default=1)
+
+
+def _span_within(view: Tensor, step: int) -> int:
+    """Bytes from the first to behind the last of the view's elements between two steps."""
+    item = view.element_size()
+    inside = ((n - 1) * s for n, s in zip(view.shape, view.stride(), strict=True) if s * item != step)
+    return (sum(inside) + 1) * item
 
 
 def as_f32(x: Tensor) -> Tensor:

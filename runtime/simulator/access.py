@@ -1,7 +1,7 @@
 """Where a dispatched command reads or writes, and reading through a copy of the data.
 
-Unlike a footprint (footprint.py), an access may be rewritten: to read where the data came from, or to read one
-slice where all slices hold the same.
+Unlike a footprint (footprint.py), an access may be rewritten: to read where the data came from, or to read
+one slice where all slices hold the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands that a program dispatches, in order, with addresses and limits as functions of its parameters."""
+"""The commands that a program dispatches, in order; addresses and limits are functions of its parameters."""
 
 from __future__ import annotations
 

@@ -144,7 +144,9 @@ def live(commands: Sequence[Dispatched], local: Mapping[str, SimulatedMemory]) -
     return kept[::-1]
 
 
-def _want(wanted: Mapping[str, NDArray[np.bool_]], access: Access | None, memory: str, *, is_read: bool) -> None:
+def _want(
+    wanted: Mapping[str, NDArray[np.bool_]], access: Access | None, memory: str, *, is_read: bool
+) -> None:
     if access is not None and access.memory.name in wanted:
         wanted[access.memory.name][slice(*access.box)] = True
     elif access is None and is_read and memory in wanted:
@@ -152,7 +154,7 @@ def _want(wanted: Mapping[str, NDArray[np.bool_]], access: Access | None, memory
 
 
 def rewritten_spec(command: Dispatched) -> PassSpec:
-    """A pass with the layouts of its rewritten accesses; the result goes to one slice where that is enough."""
+    """A pass with the layouts of its rewritten accesses; its result goes to one slice if that is enough."""
     assert isinstance(command.plan, PassPlan)
     spec = command.plan.spec
     ports: dict[str, Port] = {}

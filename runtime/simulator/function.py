@@ -74,7 +74,7 @@ class PreparedProgram:
             memories, local = self.core.memories, self.core.own
             self._straight[key] = prepare(self.program, entry, len(parameters), memories, local)
         straight = self._straight[key]
-        if straight is None or not straight.ready(tuple(parameters)):
+        if straight is None or not straight.ready(parameters):
             return self.run(entry, parameters)
         try:
             straight.run()

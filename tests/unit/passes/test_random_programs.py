@@ -86,12 +86,15 @@ def test_random_programs(target: str, choose: random.Random) -> None:
     expected = torch.full_like(x, 7.0)
     interpret_tile(module, "main", [x, expected], TileMemory({local: slices}, _no_weights))
     emitted = schedule(module, target)
-    simulator = Simulator(machine_of(target), 1 << 18)
-    for name, tensor in (("x", x), ("y", torch.full_like(x, 7.0))):
-        simulator.write(emitted.io[name][0], tensor)
-    result = simulator.run(simulator.load(emitted.program), "main", hazards=True)
-    assert not result.hazards, result.hazards[0]
-    torch.testing.assert_close(simulator.read(emitted.io["y"][0], x.shape, x.dtype), expected, rtol=0, atol=0)
+    for straight in (False, True):
+        simulator = Simulator(machine_of(target), 1 << 18)
+        for name, tensor in (("x", x), ("y", torch.full_like(x, 7.0))):
+            simulator.write(emitted.io[name][0], tensor)
+        loaded = simulator.load(emitted.program)
+        result = simulator.run(loaded, "main", straight=straight, hazards=not straight)
+        assert not result.hazards, result.hazards[0]
+        found = simulator.read(emitted.io["y"][0], x.shape, x.dtype)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def _no_weights(symbol: str, layer: int | None) -> torch.Tensor:

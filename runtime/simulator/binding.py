@@ -1,0 +1,136 @@
+"""Binding a dispatched command to memories, given the values that depend on the run's parameters."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+
+import torch
+from npuc.ir.command_spec import BIT_TYPES
+from npuc.ir.commands import At, PassSpec, compile_copy, compile_pass
+from npuc.runtime.simulator.access import Access
+from npuc.runtime.simulator.affine import Affine, Value
+from npuc.runtime.simulator.dispatched import Dispatched
+from npuc.runtime.simulator.forwarding import rewritten_spec
+from npuc.runtime.simulator.memory import SimulatedMemory
+from npuc.runtime.simulator.plan import CopyPlan, PassPlan
+
+Operation = Callable[[], object]
+Values = Mapping[Affine, int]
+Intervals = Mapping[str, tuple[Sequence[int], Sequence[int]]]
+"""Per memory the starts and ends of disjoint intervals, in order."""
+
+KEPT = 64  # bound operations of one command
+
+
+class Conflict(Exception):
+    """A command writes where others were rewritten to read later."""
+
+
+class Binder:
+    """Binds a command.
+
+    Attributes:
+        values: of its addresses and limits those that depend on parameters.
+    """
+
+    def __init__(self, command: Dispatched, memories: Mapping[str, SimulatedMemory]) -> None:
+        self.command = command
+        self.values = [v for v in (*command.bases.values(), *command.limits) if isinstance(v, Affine)]
+        self._memories = memories
+        self._moves = any(isinstance(base, Affine) for base in command.bases.values())
+        self._kept: dict[tuple[int, ...], Operation] = {}
+
+    def bound(self, values: Values, relied: Intervals) -> Operation:
+        """The command, ready to execute; kept, where binding is costly.
+
+        Raises:
+            UserError: out-of-bounds or misaligned.
+            Conflict: it writes into one of the intervals.
+        """
+        if isinstance(self.command.plan, PassPlan) and not self._moves:
+            return self.bind(values)
+        key = tuple(values[value] for value in self.values)
+        found = self._kept.get(key)
+        if found is None:
+            if self.command.write is None:
+                _check_apart(self._access(self.command.target.name, values), relied)
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            found = self._kept[key] = self.bind(values)
+        return found
+
+    def bind(self, values: Values) -> Operation:
+        """The command, ready to execute.
+
+        Raises:
+            UserError: out-of-bounds or misaligned.
+        """
+        plan = self.command.plan
+        return self._pass(values) if isinstance(plan, PassPlan) else self._copy(plan, values)
+
+    def _pass(self, values: Values) -> Operation:
+        function = self._bound_pass(values) if self._moves else self._fixed_pass
+        if self._spec.mask is None and self._spec.limit is None:
+            return function
+        mask_limit, limit = self.command.limits
+        return partial(function, _value(mask_limit, values), _value(limit, values))
+
+    @cached_property
+    def _spec(self) -> PassSpec:
+        return rewritten_spec(self.command)
+
+    @cached_property
+    def _fixed_pass(self) -> Callable[..., None]:
+        return self._bound_pass({})
+
+    def _bound_pass(self, values: Values) -> Callable[..., None]:
+        ports = self._spec.ports()
+        operands = {name: self._at(name, port.dtype, values) for name, port in ports.items()}
+        return compile_pass(self._spec).bind(operands)
+
+    def _copy(self, plan: CopyPlan, values: Values) -> Operation:
+        extent = max(0, min(_value(self.command.limits[0], values), plan.spec.size[0]))
+        if not extent:
+            return _nothing
+        spec = plan.spec
+        if extent != spec.size[0]:
+            spec = replace(spec, size=(extent, *spec.size[1:]))
+        if "src" in self.command.reads:
+            spec = replace(spec, src=self.command.reads["src"].strides)
+        dtype, index = BIT_TYPES[spec.item], None
+        if plan.index is not None:
+            flat, start = self._at("index", torch.int32, values, extent)
+            index = flat[start : start + spec.size[spec.index_dim or 0]]
+        src, dst = (self._at(name, dtype, values, extent) for name in ("src", "dst"))
+        return compile_copy(spec).bind(src, dst, index)
+
+    def _at(self, name: str, dtype: torch.dtype, values: Values, extent: int | None = None) -> At:
+        access = self._access(name, values, extent)
+        return At(access.memory.flat(dtype), access.offset)
+
+    def _access(self, name: str, values: Values, extent: int | None = None) -> Access:
+        command = self.command
+        known = command.write if name == command.target.name else command.reads.get(name)
+        if known is not None:
+            return known
+        port, address = command.ports[name], _value(command.bases[name], values)
+        return Access.of(port, self._memories[port.memory.name], address, extent)
+
+
+def _check_apart(written: Access, relied: Intervals) -> None:
+    starts, ends = relied.get(written.memory.name, ((), ()))
+    low, high = written.box
+    before = bisect_right(starts, high - 1) - 1
+    if before >= 0 and ends[before] > low:
+        raise Conflict
+
+
+def _value(value: Value, values: Values) -> int:
+    return values[value] if isinstance(value, Affine) else value
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,181 @@
+"""Runs as straight-line code leave main memory as runs command by command do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from commands_of import HALT, RNGD, WINDOW, control, dma, port, tu
+from npuc.backends.instruction import Instruction, Reg
+from npuc.ir.errors import UserError
+from npuc.runtime.simulator import LoadedProgram, Simulator
+from npuc.runtime.simulator.affine import Affine, NotAffine
+from npuc.runtime.simulator.dispatched import dispatched
+from npuc.runtime.simulator.forwarding import Forwarding, live, moves
+from torch import Tensor
+
+S = RNGD.slices
+BYTES = 1 << 20
+OUT = 1 << 19
+MOVED = tu((8,), port("stream", 0, 4), port("out", 0, 4), out__memory="trf")
+
+
+def load_slices(address: int | Reg, n: int, to: int = 0) -> Instruction:
+    """f32 [S, n] in main memory to each slice's dm."""
+    return dma((S, n), ("hbm", address, (4 * n, 4)), ("dm", to, (WINDOW, 4)))
+
+
+def spread(address: int, n: int, to: int = 0) -> Instruction:
+    """f32 [n] in main memory to the dm of all slices."""
+    return dma((S, n), ("hbm", address, (0, 4)), ("dm", to, (WINDOW, 4)))
+
+
+def store_slices(address: int | Reg, n: int, frm: int = 0) -> Instruction:
+    return dma((S, n), ("dm", frm, (WINDOW, 4)), ("hbm", address, (4 * n, 4)))
+
+
+def doubled(frm: int, to: int, n: int = 8) -> Instruction:
+    return tu((n,), port("stream", frm, 4), port("out", to, 4), chain__op=("add",), chain__source=("stash",))
+
+
+def after(program: list[Instruction], params: tuple[int, ...], *, straight: bool, runs: int = 1) -> Tensor:
+    """Main memory after some runs, random bytes before."""
+    simulator = Simulator(RNGD, BYTES)
+    simulator.write(0, torch.randn(BYTES // 4, generator=torch.Generator().manual_seed(0)))
+    loaded = simulator.load([*program, HALT])
+    for _ in range(runs):
+        result = simulator.run(loaded, params=params, straight=straight)
+        assert result.commands == sum(c.queue != "control" for c in program)
+    return simulator.read(0, (BYTES // 4,), torch.float32)
+
+
+def assert_same(program: list[Instruction], params: tuple[int, ...] = (), runs: int = 2) -> None:
+    plain = after(program, params, straight=False, runs=runs)
+    assert torch.equal(after(program, params, straight=True, runs=runs).nan_to_num(), plain.nan_to_num())
+
+
+def prepared(program: list[Instruction], parameters: int = 0) -> Forwarding:
+    simulator = Simulator(RNGD, BYTES)
+    loaded: LoadedProgram = simulator.load([*program, HALT])
+    flow = Forwarding(simulator.cores[0].own)
+    for command in dispatched(loaded, "main", parameters, simulator.cores[0].memories):
+        flow.add(command)
+    return flow
+
+
+def test_a_product_reads_weights_where_they_were_moved_from() -> None:
+    product = tu(
+        (2, S, 4),
+        port("stream", 4096, 0, 0, 4),
+        port("stationary", 0, 16, 0, 4),
+        port("out", 8192, 4),
+        reduce=0b110,
+        ring_dim=2,
+    )
+    program = [load_slices(0, 8), load_slices(0x8000, 4, 4096), MOVED, product, store_slices(OUT, 2, 8192)]
+    flow = prepared(program)
+    stationary = flow.commands[3].reads["stationary"]
+    assert (stationary.memory.name, stationary.start, stationary.steps[0]) == ("hbm", (0, 0), (0, 32))
+    kept = live(flow.commands, Simulator(RNGD, 0).cores[0].own)
+    assert [command.number for command in kept] == [4, 5]  # neither copies nor the move are needed
+    plain, straight = (after(program, (), straight=way) for way in (False, True))
+    torch.testing.assert_close(straight, plain, equal_nan=True)
+
+
+def test_what_is_the_same_in_all_slices_is_computed_once() -> None:
+    program = [spread(0, 8), doubled(0, 64), doubled(64, 128), store_slices(OUT, 8, 128)]
+    flow = prepared(program)
+    assert [command.uniform for command in flow.commands] == [True, True, True, False]
+    assert not flow.commands[1].needed
+    assert flow.commands[3].reads["src"].steps[0] == (0, 0)
+    assert_same(program)
+
+
+def test_a_slice_of_its_own_among_equal_ones() -> None:
+    """One slice's part is overwritten: the others' must be there."""
+    one = dma((8,), ("hbm", 0x1000, (4,)), ("dm", 3 * WINDOW + 64, (4,)))
+    program = [spread(0, 8), doubled(0, 64), one, store_slices(OUT, 8, 64)]
+    assert prepared(program).commands[1].needed
+    assert_same(program)
+
+
+def test_what_changed_behind_a_move_is_not_read_through_it() -> None:
+    program = [load_slices(0, 8), doubled(0, 512), store_slices(0, 8, 512), MOVED]
+    read = tu((8,), port("stream", 512, 4), port("stationary", 0, 4), port("out", 1024, 4))
+    program += [read, store_slices(OUT, 8, 1024)]
+    assert prepared(program).commands[4].reads["stationary"].memory.name == "dm"
+    assert_same(program)
+
+
+def test_parts_and_pieces() -> None:
+    """A buffer written in two halves, with a gap, and read whole."""
+    half = tu((4,), port("stream", 0, 4), port("out", 64, 8))
+    program = [load_slices(0, 16), doubled(0, 64), half, store_slices(OUT, 8, 64)]
+    assert_same(program)
+
+
+@pytest.mark.parametrize("at", [0, 64, 0x4000])
+def test_addresses_from_parameters(at: int) -> None:
+    """The store may hit what a later command reads through a move: then the program is run as it stands."""
+    program = [
+        control("param", rd=1, index=0),
+        load_slices(0, 8),
+        MOVED,
+        doubled(0, 512),
+        store_slices(Reg(0, 1), 8, 512),
+        tu((8,), port("stream", 512, 4), port("stationary", 0, 4), port("out", 1024, 4)),
+        store_slices(OUT, 8, 1024),
+    ]
+    assert prepared(program, 1).relied == {("hbm", 0, S * 32)}
+    assert_same(program, (at,))
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 3, 4, 11, 200, 10_000])
+def test_limits_from_parameters(limit: int) -> None:
+    masked = tu(
+        (3, 4),
+        port("stream", 0, 16, 4),
+        port("out", 64, 16, 4),
+        mask__dim=2,
+        mask__slice=4,
+        mask__limit=Reg(0, 1),
+    )
+    copied = dma((4, 2), ("hbm", 0, (8, 4)), ("hbm", OUT + 0x10000, (8, 4)), limit=Reg(0, 1))
+    program = [control("param", rd=1, index=0), load_slices(0, 12), masked, copied, store_slices(OUT, 12, 64)]
+    assert_same(program, (limit,))
+
+
+def test_loops_walk_over_addresses() -> None:
+    body = [load_slices(Reg(0, 2), 8), doubled(0, 64), store_slices(Reg(OUT, 2), 8, 64)]
+    loop = [control("loop", rd=1, count=5), control("mul", rd=2, rs=1, imm=2048), *body, control("end")]
+    plain, straight = Simulator(RNGD, BYTES), Simulator(RNGD, BYTES)
+    for simulator, way in ((plain, False), (straight, True)):
+        simulator.write(0, torch.arange(5 * S * 8.0))
+        assert simulator.run(simulator.load([*loop, HALT]), straight=way).commands == 15
+    assert torch.equal(plain.main.storage, straight.main.storage)
+
+
+def test_errors_name_the_command() -> None:
+    simulator = Simulator(RNGD, 4096)
+    simulator.write(0, torch.tensor([999], dtype=torch.int32))
+    gather = dma(
+        (1, 4), ("hbm", 64, (0, 4)), ("hbm", 128, (16, 4)),
+        index__base=0, index__dim=1, index__scale=16, location="model.embed_tokens",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="index 999") as raised:
+        simulator.run(simulator.load([gather, HALT]), straight=True)
+    assert "model.embed_tokens" in (raised.value.where or "")
+
+
+def test_affine_values() -> None:
+    a, b = Affine.parameter(0), Affine.parameter(2)
+    value = (a * 3 + b) + 5
+    assert isinstance(value, Affine)
+    assert value.at([2, 100, 7]) == 18
+    assert a * 2 + a * -2 == 0
+    with pytest.raises(NotAffine):
+        range(10)[a]
+
+
+def test_moves() -> None:
+    commands = prepared([load_slices(0, 8), MOVED, doubled(0, 64)]).commands
+    assert [moves(command) for command in commands] == [True, True, False]
