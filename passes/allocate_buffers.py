@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, Block, BlockArgument, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
@@ -134,7 +135,9 @@ def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
 def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scratch: int) -> int:
     """Place a program's buffers in one memory, with as much slack as fits; returns the bytes needed.
 
-    Where not even no slack fits, the largest buffer with several copies is reduced to one, and so on.
+    Where not even no slack fits, a buffer with several copies is reduced to one, and so on: first those that
+    have their like in the same loop, which can take turns with them; then those of outer loops, where least
+    is to be gained; of them the largest.
     """
     for slack in SLACKS[:-1]:
         try:
@@ -150,7 +153,22 @@ def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scr
             if not copied:
                 where = allocator.current.sym_name.data
                 raise PassFailedException(f"allocate-buffers: {error} (in @{where})") from None
-            del max(copied, key=lambda op: buffer_bytes(machine, op.result)).attributes["copies"]
+            kinds = Counter((op.parent_block(), op.result.type) for op in copied)
+            dropped = max(
+                copied,
+                key=lambda op: (
+                    kinds[op.parent_block(), op.result.type] > 1,
+                    -_depth(op),
+                    buffer_bytes(machine, op.result),
+                ),
+            )
+            del dropped.attributes["copies"]
+
+
+def _depth(op: Operation) -> int:
+    """How many loops are around an operation."""
+    parent = op.parent_op()
+    return 0 if parent is None else _depth(parent) + isinstance(parent, tile.ForOp)
 
 
 def fits_on_chip(machine: Machine, functions: Sequence[FuncOp]) -> bool:

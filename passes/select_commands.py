@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from npuc.backends.machine import Machine
 from npuc.ir import tile
@@ -11,7 +13,8 @@ from npuc.passes.costs import choices, operands_of, prototype
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Operation
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
@@ -21,20 +24,68 @@ class SelectCommandsPass(ModulePass):
     """Sets the attributes `command` and `queue` of every `tile.pass` and `tile.copy`.
 
     Of the commands and queues that the machine accepts for an operation the cheapest is taken. Loads of
-    memories that only operands are read from run beside the contractions where a queue allows it.
+    memories that only operands are read from go beside the contractions if these would have to wait for
+    them: if together they are more than any other queue has to do in that block.
     """
 
     name = "select-commands"
     target: str
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        machine = machine_of(self.target)
-        problems: list[str] = []
+        selector = _Selector(machine_of(self.target))
         for inner in op.walk():
-            if isinstance(inner, tile.PassOp | tile.CopyOp):
-                problems += _select(machine, inner)
-        if problems:
-            raise PassFailedException("select-commands: " + "; ".join(problems))
+            if isinstance(inner, FuncOp):
+                selector.select(inner.body.block)
+        if selector.problems:
+            raise PassFailedException("select-commands: " + "; ".join(selector.problems))
+
+
+Option = tuple[int, int, tuple[str, str]]
+"""Cycles, number (the machine's order decides between equals), command and queue."""
+
+
+@dataclass
+class _Selector:
+    machine: Machine
+    problems: list[str] = field(default_factory=list[str])
+
+    def select(self, block: Block) -> Counter[str]:
+        """Chooses for the commands of a block, inner loops first; returns the cycles of each queue."""
+        fixed = Counter[str]()
+        loads: list[tuple[Operation, list[Option]]] = []
+        for op in block.ops:
+            if isinstance(op, tile.ForOp):
+                inner = self.select(op.body.block)
+                fixed.update({queue: n * tile.integer(op.count) for queue, n in inner.items()})
+            elif isinstance(op, tile.PassOp | tile.CopyOp):
+                options, refused = _options(self.machine, op)
+                if not options:
+                    self.problems.append(_refusal(self.machine, op, refused))
+                elif _loads_operand_memory(self.machine, op):
+                    loads.append((op, options))
+                else:
+                    _choose(op, options, fixed)
+        busy = _contracting_queues(self.machine)
+        beside = [(op, [o for o in found if o[2][1] not in busy] or found) for op, found in loads]
+        least = _busiest(fixed, beside)
+        for op, options in loads if _busiest(fixed, loads) <= least else beside:
+            _choose(op, options, fixed)
+        return fixed
+
+
+def _choose(op: Operation, options: Sequence[Option], totals: Counter[str]) -> None:
+    cycles, _, (command, queue) = min(options)
+    op.attributes["command"], op.attributes["queue"] = StringAttr(command), StringAttr(queue)
+    totals[queue] += cycles
+
+
+def _busiest(fixed: Counter[str], loads: Sequence[tuple[Operation, Sequence[Option]]]) -> int:
+    """The cycles of the busiest queue when each load takes its cheapest option."""
+    totals = Counter(fixed)
+    for _, options in loads:
+        cycles, _, (_, queue) = min(options)
+        totals[queue] += cycles
+    return max(totals.values(), default=0)
 
 
 def choice_of(op: Operation) -> tuple[str, str]:
@@ -57,11 +108,10 @@ def module_path(op: Operation) -> str:
     return module.data if isinstance(module, StringAttr) else ""
 
 
-def _select(machine: Machine, op: tile.PassOp | tile.CopyOp) -> list[str]:
-    """Set the best choice; if there is none, say why for each command."""
-    accepted: list[tuple[bool, int, int, tuple[str, str]]] = []
+def _options(machine: Machine, op: tile.PassOp | tile.CopyOp) -> tuple[list[Option], list[str]]:
+    """The commands and queues that run an operation, and why the others do not."""
+    accepted: list[Option] = []
     refused: list[str] = []
-    busy = _contracting_queues(machine)
     operands = operands_of(machine, op.spec, op.buffers)
     for number, choice in enumerate(choices(machine, op.spec)):
         try:
@@ -72,15 +122,14 @@ def _select(machine: Machine, op: tile.PassOp | tile.CopyOp) -> list[str]:
         if found := machine.check(instruction):
             refused.append(f"{choice[0]} on {choice[1]}: {found[0]}")
             continue
-        beside = _loads_operand_memory(machine, op) and choice[1] not in busy
-        accepted.append((not beside, machine.cost(instruction).cycles, number, choice))
-    if not accepted:
-        where = f" ({module_path(op)})" if module_path(op) else ""
-        reasons = " / ".join(refused) or f"{machine.name} has no such command"
-        return [f"no command runs {op.name}{where}: {reasons}"]
-    command, queue = min(accepted)[-1]
-    op.attributes["command"], op.attributes["queue"] = StringAttr(command), StringAttr(queue)
-    return []
+        accepted.append((machine.cost(instruction).cycles, number, choice))
+    return accepted, refused
+
+
+def _refusal(machine: Machine, op: Operation, refused: Sequence[str]) -> str:
+    where = f" ({module_path(op)})" if module_path(op) else ""
+    reasons = " / ".join(refused) or f"{machine.name} has no such command"
+    return f"no command runs {op.name}{where}: {reasons}"
 
 
 def _contracting_queues(machine: Machine) -> set[str]:
