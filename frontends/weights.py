@@ -3,8 +3,10 @@
 A *recipe* is a source dictionary ``{file, offset, bytes, dtype, shape}`` or an operation on recipes:
 ``{op = "transpose", source}`` (the last two dimensions), ``{op = "permute", perm, source}``,
 ``{op = "reshape", shape, source}``, ``{op = "slice", dim, start, stop, source}``,
-``{op = "concat" | "stack", dim, sources}``. Weights that a compile quantizes by itself are
-``{op = "quantize", scheme, source}``, their scales ``{op = "scale", scheme, source}``;
+``{op = "concat" | "stack", dim, sources}``, ``{op = "pad", dim, size, source}`` (zeros at the end),
+``{op = "take", dim, unit, blocks, source}`` (runs of `unit` elements by number, zeros for −1),
+``{op = "shard", dim, parts, source}`` (a rank's own of so many equal parts). Weights that a compile quantizes
+by itself are ``{op = "quantize", scheme, source}``, their scales ``{op = "scale", scheme, source}``;
 ``{op = "mul", sources}`` is a product.
 """
 
@@ -278,24 +280,26 @@ class WeightReader:
     Args:
         root: the checkpoint's directory.
         keep: hold what was read in memory, for repeated runs of small models.
+        rank: whose share of shared weights is read.
     """
 
-    def __init__(self, root: Path | str, *, keep: bool = False) -> None:
+    def __init__(self, root: Path | str, *, keep: bool = False, rank: int = 0) -> None:
         self.root = Path(root)
-        self._kept: dict[tuple[str, int | None], Tensor] | None = {} if keep else None
+        self.rank = rank
+        self._kept: dict[tuple[DictionaryAttr, Attribute], Tensor] | None = {} if keep else None
 
     def read(self, weight: WeightOp, layer: int | None = None) -> Tensor:
         """The values of a weight (of one model layer, if it is per layer) in the compile type."""
-        key = (weight.sym_name.data, layer)
+        layers = weight.layer_list
+        source = weight.sources.data[0 if layers is None else layers.index(cast(int, layer))]
+        key = (source, weight.type)
         if self._kept is not None and key in self._kept:
             return self._kept[key]
-        layers = weight.layer_list
-        index = 0 if layers is None else layers.index(cast(int, layer))
-        values = self.evaluate(weight.sources.data[index]).to(torch_type(element_of(weight.type)))
+        values = self.evaluate(source).to(torch_type(element_of(weight.type)))
         expected = static_shape(weight.type)
         if tuple(values.shape) != expected:
             message = f"the recipe gives shape {list(values.shape)}, the type says {list(expected)}"
-            raise UserError("shape-mismatch", message, where=f"graph.weight @{key[0]}")
+            raise UserError("shape-mismatch", message, where=f"graph.weight @{weight.sym_name.data}")
         if self._kept is not None:
             self._kept[key] = values
         return values
@@ -320,6 +324,12 @@ class WeightReader:
             return inner.transpose(-1, -2).contiguous()
         if op == "slice":
             return inner.narrow(numbers["dim"], numbers["start"], numbers["stop"] - numbers["start"])
+        if op == "shard":
+            return inner.chunk(numbers["parts"], numbers["dim"])[self.rank]
+        if op == "pad":
+            return _padded(inner, numbers["dim"], numbers["size"])
+        if op == "take":
+            return _taken(inner, numbers["dim"], numbers["unit"], ints(entries["blocks"]))
         if op == "permute":
             return inner.permute(ints(entries["perm"])).contiguous()
         if op == "reshape":
@@ -344,6 +354,18 @@ def _quantized(op: str, values: Tensor, scheme: SchemeAttr) -> Tensor:
     """Stored values, or their scales, of weights that a scheme rounds to nearest."""
     scale, zero_point = choose_parameters(values, scheme)
     return scale if op == "scale" else quantize(values, scale, zero_point, scheme)
+
+
+def _padded(values: Tensor, dim: int, size: int) -> Tensor:
+    """A dimension made longer by zeros."""
+    shape = (*values.shape[:dim], size - values.shape[dim], *values.shape[dim + 1 :])
+    return torch.cat([values, values.new_zeros(shape)], dim)
+
+
+def _taken(values: Tensor, dim: int, unit: int, blocks: Sequence[int]) -> Tensor:
+    """Runs of `unit` elements of a dimension by number; zeros for a negative one."""
+    empty = torch.zeros_like(values.narrow(dim, 0, unit))
+    return torch.cat([empty if n < 0 else values.narrow(dim, n * unit, unit) for n in blocks], dim)
 
 
 def _splat(values: Tensor, shape: tuple[int, ...]) -> Tensor:

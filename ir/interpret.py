@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from npuc.ir import graph, kernels, nquant, nquant_kernels
+from npuc.ir import dist, dist_kernels, graph, kernels, nquant, nquant_kernels
 from npuc.ir.errors import UserError
 from npuc.ir.graph import element_of, ints, shape_of
+from npuc.ir.lockstep import Lockstep
 from npuc.ir.shapes import Dim
 from npuc.ir.torch_types import torch_type
 from torch import Tensor
@@ -100,7 +101,11 @@ def interpret(
 
 
 class Interpreter:
-    """Evaluates functions of one module. See `interpret`."""
+    """Evaluates functions of one module. See `interpret`.
+
+    Attributes:
+        ranks: those that run the module together, and the number of this one; for modules with collectives.
+    """
 
     def __init__(
         self, module: ModuleOp, weights: WeightReader, caches: Caches | None, observe: Observer | None
@@ -113,6 +118,7 @@ class Interpreter:
         self.declarations = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.CacheDeclOp)}
         self.sizes = (0, 0, 0)
         self.runtime = Runtime((), (), (), 0)
+        self.ranks: tuple[Lockstep, int] | None = None
 
     def run(self, function: str, inputs: Sequence[Tensor], runtime: Runtime | None) -> list[Tensor]:
         """Checks the arguments, resolves sizes and evaluates the function."""
@@ -163,6 +169,8 @@ class Interpreter:
             case graph.ParamOp():
                 weight = self.symbols[_symbol(op.symbol)]
                 return [self.weights.read(weight, None if weight.layers is None else layer)]
+            case dist.CollectiveOp():
+                return [self._collective(op, args[0])]
             case CallOp():
                 return self.call(self.functions[op.callee.string_value()], args, layer)
             case _ if type(op) in EVALUATE:
@@ -193,6 +201,14 @@ class Interpreter:
             kernels.kv_update(new, table[name][index], run.slot, run.position, run.valid, ctx)
             for new, table in zip(split, tables, strict=True)
         ]
+
+    def _collective(self, op: dist.CollectiveOp, value: Tensor) -> Tensor:
+        """What this rank gets of the values that all ranks bring."""
+        if self.ranks is None:
+            message = f"{op.name} needs all ranks to run together"
+            raise UserError("missing-ranks", message, where="interpret")
+        together, rank = self.ranks
+        return dist_kernels.evaluate(op, together.exchange(rank, value))[rank]
 
     def _rows(self, op: graph.RowsOp, args: list[Tensor], layer: int | None) -> list[Tensor]:
         """The body on each tile of rows, results concatenated."""

@@ -22,6 +22,7 @@ DIALECTS = ("dist", "graph", "npu", "nquant", "tile")
 PASSES = (
     "allocate-buffers",
     "assign-layouts",
+    "assign-shardings",
     "fold-constants",
     "inline-calls",
     "insert-sync",
@@ -31,12 +32,15 @@ PASSES = (
     "order-commands",
     "outline-rows",
     "pack-weights",
+    "pad-shards",
+    "partition",
     "place-caches",
     "raise-gated",
     "raise-rms-norm",
     "raise-rope",
     "select-commands",
     "specialize",
+    "split-linears",
     "split-rows",
     "verify-legality",
 )

@@ -90,9 +90,15 @@ def first_difference(
     return None
 
 
-def place_values(shape: Sequence[int], layer: int, slot: int, part: int) -> Tensor:
-    """Contents for a cache [heads, length, size], between −1 and 1: each value is decided by its place."""
-    head, position, dim = (torch.arange(n, dtype=torch.float64) for n in shape)
+def place_values(heads: Sequence[int], shape: tuple[int, int], layer: int, slot: int, part: int) -> Tensor:
+    """Contents for a cache [heads, length, size], between −1 and 1: each value is decided by its place.
+
+    Args:
+        heads: numbers of the heads it has.
+        shape: length and size.
+    """
+    head = torch.tensor(heads, dtype=torch.float64)
+    position, dim = (torch.arange(n, dtype=torch.float64) for n in shape)
     phase = 0.7 * layer + 1.3 * slot + 2.1 * part
     angle = 37.7 * head[:, None, None] + 12.99 * position[None, :, None] + 78.23 * dim + phase
     return angle.sin().float()

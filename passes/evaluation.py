@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,14 @@ from npuc.ir.commands import At
 from npuc.ir.interpret import Caches, Interpreter, Runtime
 from npuc.ir.interpret_tile import Observer, TileMemory, interpret_tile
 from npuc.ir.legality import module_path
+from npuc.ir.lockstep import Lockstep
 from npuc.ir.npu import ProgramOp
 from npuc.ir.torch_types import torch_type
 from npuc.passes.allocate_buffers import MEMORY_ATTRIBUTE
 from npuc.passes.buckets import Bucket
 from npuc.passes.checking import place_values
+from npuc.passes.pad_shards import DEALT_ATTRIBUTE
+from npuc.passes.partition import ranks_of
 from npuc.passes.target_option import machine_of
 from torch import Tensor
 from xdsl.dialects.builtin import MemRefType, ModuleOp
@@ -119,12 +122,14 @@ class Evaluator:
     root: Path
     target: str
     calls: Sequence[Call]
-    packed: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict[tuple[str, str], list[Tensor]])
+    packed: dict[tuple[str, str, int], list[Tensor]] = field(
+        default_factory=dict[tuple[str, str, int], list[Tensor]]
+    )
+    readers: dict[int, WeightReader] = field(default_factory=dict[int, WeightReader])
 
-    @cached_property
-    def reader(self) -> WeightReader:
-        """Reads weights and keeps them, for they are read again after every pass."""
-        return WeightReader(self.root, keep=True)
+    def reader(self, rank: int) -> WeightReader:
+        """Reads a rank's weights and keeps them, for they are read again after every pass."""
+        return self.readers.setdefault(rank, WeightReader(self.root, keep=True, rank=rank))
 
     def outputs(self, module: ModuleOp) -> dict[str, Tensor]:
         """Logits of each call: ``NAME.all`` [valid tokens, V] and ``NAME.last`` [batch, V]."""
@@ -159,13 +164,32 @@ class Evaluator:
     def _graph(
         self, module: ModuleOp, program: ModuleOp | None, call: Call, watch: Watch | None
     ) -> dict[str, Tensor]:
+        together = Lockstep(ranks_of(module))
+
+        def rank_run(rank: int) -> Tensor:
+            interpreter = self._interpreter(module, program, call, rank)
+            interpreter.ranks = together, rank
+            interpreter.observe = watch if rank == 0 else None
+            function = "main" if program is None else "all"
+            inputs = [call.tokens, call.positions]
+            count = len(interpreter.functions[function].body.block.args)
+            (logits,) = interpreter.run(function, inputs[:count], call.runtime)
+            return logits
+
+        logits = together.run([partial(rank_run, rank) for rank in range(together.ranks)])[0]
+        logits = logits[..., : vocabulary(module)]
+        last = _last_of_all(call, logits)
+        return {**logits_of(call, "all", logits), **logits_of(call, "last", last)}
+
+    def _interpreter(self, module: ModuleOp, program: ModuleOp | None, call: Call, rank: int) -> Interpreter:
+        """The interpreter of a rank's program, with its caches and weights."""
         caches = Caches(call.bucket.length)
         declarations = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.CacheDeclOp)}
-        for name, heads, sizes, layers, kind in cache_shapes(module):
+        for name, heads, sizes, layers, kind in cache_shapes(module, rank):
             for part, table in enumerate((caches.keys, caches.values)):
-                shape = (heads, call.bucket.length, sizes[part])
-                table[name] = filled(shape, layers, call.bucket.batch, part, kind)
-        interpreter = _AnyLevel(program or module, self.reader, caches, watch)
+                shape = (call.bucket.length, sizes[part])
+                table[name] = filled(heads, shape, layers, call.bucket.batch, part, kind)
+        interpreter = _AnyLevel(program or module, self.reader(rank), caches, None)
         weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}
         packed = {
             op.sym_name.data: weights[op.weight.string_value()]
@@ -175,12 +199,7 @@ class Evaluator:
         interpreter.symbols |= weights | packed
         placed = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.CacheOp)}
         interpreter.declarations |= declarations | placed  # pyright: ignore[reportAttributeAccessIssue]
-        function = "main" if program is None else "all"
-        inputs = [call.tokens, call.positions]
-        count = len(interpreter.functions[function].body.block.args)
-        (logits,) = interpreter.run(function, inputs[:count], call.runtime)
-        last = _last_of_all(call, logits)
-        return {**logits_of(call, "all", logits), **logits_of(call, "last", last)}
+        return interpreter
 
     def _tile(
         self,
@@ -209,8 +228,10 @@ class Evaluator:
                 slices={name: memory.slices for name, memory in machine.memories.items()},
                 weight=lambda name, ordinal: self.layers(module, ops[name])[ordinal or 0],
                 caches={
-                    (name, ("key", "value")[part]): token_major(filled(shape, layers, slots, part, element))
-                    for name, layers, slots, shapes, element in placed_caches(module)
+                    (name, ("key", "value")[part]): token_major(
+                        filled(heads, shape, layers, slots, part, element)
+                    )
+                    for name, layers, slots, heads, shapes, element in placed_caches(module)
                     for part, shape in enumerate(shapes)
                 },
                 runtime=call.runtime,
@@ -220,13 +241,13 @@ class Evaluator:
             found |= logits_of(call, entry, logits)
         return found
 
-    def layers(self, module: ModuleOp, op: tile.PackedOp) -> list[Tensor]:
-        """The packed tensors of each layer of a weight."""
+    def layers(self, module: ModuleOp, op: tile.PackedOp, rank: int = 0) -> list[Tensor]:
+        """The packed tensors of each layer of a rank's weight."""
         from npuc.runtime.weight_packing import ModuleWeights
 
-        key = op.sym_name.data, f"{op.recipe} {op.layers}"
+        key = op.sym_name.data, f"{op.recipe} {op.layers}", rank
         if key not in self.packed:
-            self.packed[key] = [t.contiguous() for t in ModuleWeights(module, self.root).layers(op)]
+            self.packed[key] = [t.contiguous() for t in ModuleWeights(module, self.root, rank).layers(op)]
         return self.packed[key]
 
 
@@ -235,10 +256,18 @@ def symbol(module: ModuleOp) -> str:
     return "" if module.sym_name is None else module.sym_name.data
 
 
-def filled(shape: Sequence[int], layers: Sequence[int], slots: int, part: int, dtype: torch.dtype) -> Tensor:
+def filled(
+    heads: Sequence[int],
+    shape: tuple[int, int],
+    layers: Sequence[int],
+    slots: int,
+    part: int,
+    dtype: torch.dtype,
+) -> Tensor:
     """A cache [layers, slots, heads, length, size] with contents that its places decide."""
     rows = [
-        torch.stack([place_values(shape, layer, slot, part) for slot in range(slots)]) for layer in layers
+        torch.stack([place_values(heads, shape, layer, slot, part) for slot in range(slots)])
+        for layer in layers
     ]
     return torch.stack(rows).to(dtype)
 
@@ -249,31 +278,45 @@ def token_major(cache: Tensor) -> Tensor:
 
 
 def cache_shapes(
-    module: ModuleOp,
-) -> Iterator[tuple[str, int, tuple[int, int], tuple[int, ...], torch.dtype]]:
-    """Name, heads, key and value size, layers and type of each cache, placed or not."""
+    module: ModuleOp, rank: int = 0
+) -> Iterator[tuple[str, tuple[int, ...], tuple[int, int], tuple[int, ...], torch.dtype]]:
+    """Name, heads, key and value size, layers and type of each cache of a rank, placed or not."""
     for op in module.ops:
         if isinstance(op, graph.CacheDeclOp):
             sizes = tile.integer(op.key_size), tile.integer(op.value_size)
-            layers = tile.ints(op.layers)
-            yield op.sym_name.data, tile.integer(op.heads), sizes, layers, torch_type(op.type)
-    for name, layers, _, ((heads, _, key), (_, _, value)), dtype in placed_caches(module):
+            heads = cached_heads(op, tile.integer(op.heads), rank)
+            yield op.sym_name.data, heads, sizes, tile.ints(op.layers), torch_type(op.type)
+    for name, layers, _, heads, ((_, key), (_, value)), dtype in placed_caches(module, rank):
         yield name, heads, (key, value), layers, dtype
 
 
-Shape3 = tuple[int, int, int]
+Shape2 = tuple[int, int]
 
 
 def placed_caches(
-    module: ModuleOp,
-) -> Iterator[tuple[str, tuple[int, ...], int, tuple[Shape3, Shape3], torch.dtype]]:
-    """Name, layers, slots, shapes [heads, length, size] and type of each placed cache."""
+    module: ModuleOp, rank: int = 0
+) -> Iterator[tuple[str, tuple[int, ...], int, tuple[int, ...], tuple[Shape2, Shape2], torch.dtype]]:
+    """Name, layers, slots, heads, shapes [length, size] and type of each placed cache of a rank."""
     for op in module.ops:
         if isinstance(op, tile.CacheOp):
-            key, value = op.key_type.get_shape(), op.value_type.get_shape()
-            shapes = (key[1], key[0], key[2]), (value[1], value[0], value[2])
+            (length, count, key_size), (*_, value_size) = op.key_type.get_shape(), op.value_type.get_shape()
+            shapes = (length, key_size), (length, value_size)
             dtype = torch_type(op.key_type.element_type)
-            yield op.sym_name.data, tile.ints(op.layers), tile.integer(op.slots), shapes, dtype
+            heads = cached_heads(op, count, rank)
+            yield op.sym_name.data, tile.ints(op.layers), tile.integer(op.slots), heads, shapes, dtype
+
+
+def cached_heads(op: Operation, count: int, rank: int) -> tuple[int, ...]:
+    """Which of the model's heads a rank's cache of so many holds."""
+    dealt = op.attributes.get(DEALT_ATTRIBUTE)
+    first = rank * count
+    return tuple(range(count)) if dealt is None else tile.ints(dealt)[first : first + count]
+
+
+def vocabulary(module: ModuleOp) -> int | None:
+    """The number of tokens, if the module says; logits may be padded."""
+    size = module.attributes.get("npuc.vocab_size")
+    return None if size is None else tile.integer(size)
 
 
 def logits_of(call: Call, entry: str, logits: Tensor) -> dict[str, Tensor]:

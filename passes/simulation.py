@@ -5,8 +5,6 @@ Buffers are interpreted at their addresses; commands are executed, encoded or as
 
 from __future__ import annotations
 
-from math import prod
-
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.ir.interpret_tile import interpret_tile
@@ -117,14 +115,13 @@ def _write_weights(evaluator: Evaluator, module: ModuleOp, simulator: Simulator,
 
 def _write_caches(module: ModuleOp, simulator: Simulator, base: int) -> None:
     ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.CacheOp)}
-    for name, layers, slots, shapes, dtype in placed_caches(module):
+    for name, layers, slots, heads, shapes, dtype in placed_caches(module):
         op = ops[name]
         steps = tile.integer(op.layer_stride), tile.integer(op.slot_stride), tile.integer(op.value_offset)
         first = base + tile.integer(op.offset)
         for ordinal, layer in enumerate(layers):
             for slot in range(slots):
                 for part, shape in enumerate(shapes):
-                    values = place_values(shape, layer, slot, part).to(dtype)
-                    assert values.numel() == prod(shape)
+                    values = place_values(heads, shape, layer, slot, part).to(dtype)
                     at = sum(n * step for n, step in zip((ordinal, slot, part), steps, strict=True))
                     simulator.write(first + at, token_major(values))

@@ -19,13 +19,13 @@ from xdsl.ir import Attribute
 
 
 class ModuleWeights:
-    """The packed weights of a module from phase `layout` on."""
+    """The packed weights of one rank of a module from phase `layout` on."""
 
-    def __init__(self, module: ModuleOp, root: Path) -> None:
+    def __init__(self, module: ModuleOp, root: Path, rank: int = 0) -> None:
         ops = list(module.body.block.ops)
         self._weights = {w.sym_name.data: w for w in ops if isinstance(w, graph.WeightOp)}
         self._packed = [p for p in ops if isinstance(p, tile.PackedOp)]
-        self._reader = WeightReader(root)
+        self._reader = WeightReader(root, rank=rank)
 
     def plan(self) -> list[TensorPlan]:
         """The tensors of the weight file; of a layer weight, one with the layer in front."""

@@ -1,0 +1,42 @@
+"""Changes the sizes of tensors throughout a module of static programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from npuc.ir import graph
+from npuc.ir.graph_types import int_array
+from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.func import CallOp, FuncOp
+from xdsl.ir import OpResult, SSAValue
+from xdsl.rewriter import Rewriter
+
+
+def resize(shapes: Mapping[SSAValue, Sequence[int]]) -> None:
+    """Gives values new shapes, and slices of whole dimensions their new ends; results of weights stay."""
+    for value, shape in shapes.items():
+        owner = value.owner
+        if isinstance(owner, graph.ParamOp):
+            continue
+        kind = value.type
+        assert isinstance(kind, TensorType)
+        if isinstance(value, OpResult) and isinstance(owner, graph.SliceOp):
+            stops = zip(graph.ints(owner.stops), kind.get_shape(), shape, strict=True)
+            owner.attributes["stops"] = int_array([new if new != n else s for s, n, new in stops])
+        Rewriter.replace_value_with_new_type(value, TensorType(kind.element_type, shape, kind.encoding))
+
+
+def update_signatures(module: ModuleOp) -> None:
+    """Function types, and the results of calls, after values were resized."""
+    for bucket in module.body.block.ops:
+        if not isinstance(bucket, ModuleOp):
+            continue
+        functions = {f.sym_name.data: f for f in bucket.body.block.ops if isinstance(f, FuncOp)}
+        calling = [f for f in functions.values() if any(isinstance(op, CallOp) for op in f.walk())]
+        for function in [*(f for f in functions.values() if f not in calling), *calling]:
+            for op in function.walk():
+                if isinstance(op, CallOp):
+                    outputs = functions[op.callee.string_value()].function_type.outputs
+                    for result, kind in zip(list(op.results), outputs, strict=True):
+                        Rewriter.replace_value_with_new_type(result, kind)
+            function.update_function_type()
