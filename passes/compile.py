@@ -44,6 +44,7 @@ from xdsl.utils.exceptions import ParseError, VerifyException
 
 if TYPE_CHECKING:
     from npuc.passes.check_passes import Checked, CheckOptions
+    from npuc.passes.evaluation import Evaluator
 
 
 @dataclass
@@ -95,6 +96,19 @@ class Compilation:
             raise UserError(
                 "phase", f"unknown phase {self.compile_to!r}", remedy=f"use one of {', '.join(PHASES)}"
             )
+        module, buckets = self.begun()
+        until = "schedule" if self.compile_to == "emit" else self.compile_to
+        watching = [*self._checks(module, buckets), *self.instruments]
+        observer = Observer(self._after_phase, self.progress, watching)
+        self.phases += lower(module, self.target, buckets, until=until, observer=observer)
+        return module, buckets
+
+    def begun(self) -> tuple[ModuleOp, list[Bucket]]:
+        """The module that the compile begins with, imported or read, and the buckets.
+
+        Raises:
+            UserError: when the checkpoint or the options are at fault.
+        """
         machine_of(self.target)
         start = perf_counter()
         self._tell("import")
@@ -104,12 +118,18 @@ class Compilation:
             self._after_phase("import", module)
         if self.debug and self.compile_to == "emit":
             self.start = phase_of(module), print_ir(module)
-        buckets = self._chosen(module)
-        until = "schedule" if self.compile_to == "emit" else self.compile_to
-        watching = [*self._checks(module, buckets), *self.instruments]
-        observer = Observer(self._after_phase, self.progress, watching)
-        self.phases += lower(module, self.target, buckets, until=until, observer=observer)
-        return module, buckets
+        return module, self._chosen(module)
+
+    def evaluator(self, module: ModuleOp, buckets: Sequence[Bucket], prompt: Path | None = None) -> Evaluator:
+        """What runs the compile's modules, each bucket's program once on the tokens of a file."""
+        from npuc.passes.check_passes import read_prompt
+        from npuc.passes.evaluation import Call, Evaluator
+
+        checkpoint = open_checkpoint(
+            self.model, revision=self.revision, local_files_only=self.local_files_only
+        )
+        tokens = read_prompt(prompt, checkpoint.root, _integer(module, "npuc.vocab_size"))
+        return Evaluator(checkpoint.root, self.target, [Call.of(bucket, tokens) for bucket in buckets])
 
     def _tell(self, step: str) -> None:
         if self.progress:
@@ -144,15 +164,9 @@ class Compilation:
         """The check of passes, if it is asked for."""
         if self.check is None:
             return []
-        from npuc.passes.check_passes import PassCheck, read_prompt
-        from npuc.passes.evaluation import Call, Evaluator
+        from npuc.passes.check_passes import PassCheck
 
-        checkpoint = open_checkpoint(
-            self.model, revision=self.revision, local_files_only=self.local_files_only
-        )
-        prompt = read_prompt(self.check.input, checkpoint.root, _integer(module, "npuc.vocab_size"))
-        calls = [Call.of(bucket, prompt) for bucket in buckets]
-        return [PassCheck(Evaluator(checkpoint.root, self.target, calls), self.check, self.checked)]
+        return [PassCheck(self.evaluator(module, buckets, self.check.input), self.check, self.checked)]
 
     def _after_phase(self, name: str, module: ModuleOp) -> None:
         if self.dump_dir is not None:

@@ -16,6 +16,7 @@ import torch
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph, tile
 from npuc.ir.commands import At
+from npuc.ir.errors import UserError
 from npuc.ir.interpret import Caches, Interpreter, Runtime
 from npuc.ir.interpret_tile import Observer, TileMemory, interpret_tile
 from npuc.ir.legality import module_path
@@ -99,7 +100,11 @@ class _AnyLevel(Interpreter):
     """The graph interpreter for modules in which weights are packed and may be longer than their uses."""
 
     def evaluate(self, op: Operation, args: list[Tensor], layer: int | None) -> list[Tensor]:
-        results = super().evaluate(op, args, layer)
+        try:
+            results = super().evaluate(op, args, layer)
+        except RuntimeError as error:
+            message = f"{op.name} cannot be run: {str(error).splitlines()[0]}"
+            raise UserError("cannot-run", message, where=module_path(op)) from error
         if not isinstance(op, graph.ParamOp):
             return results
         value = results[0]
@@ -216,7 +221,7 @@ class Evaluator:
 
             chip = Chip(self, module)
             for entry in entries:
-                found |= chip.interpret(program, call, entry, watch)
+                found |= chip.interpret(program, call, entry, partial(tile_observer, watch))
             return found
         functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
         ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}

@@ -5,23 +5,17 @@ Buffers are interpreted at their addresses; commands are executed, encoded or as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from npuc.backends.machine import Machine
 from npuc.ir import tile
-from npuc.ir.interpret_tile import interpret_tile
+from npuc.ir.interpret_tile import Observer, interpret_tile
 from npuc.ir.npu import ProgramOp
 from npuc.passes.addressed_memory import AddressedMemory
 from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.checking import place_values
 from npuc.passes.emit import IoTensor, emit_programs, instructions_of, io_of
-from npuc.passes.evaluation import (
-    Call,
-    Evaluator,
-    Watch,
-    logits_of,
-    placed_caches,
-    tile_observer,
-    token_major,
-)
+from npuc.passes.evaluation import Call, Evaluator, logits_of, placed_caches, token_major
 from npuc.passes.target_option import machine_of
 from npuc.runtime.device import parameters
 from npuc.runtime.element_types import element_type
@@ -55,15 +49,23 @@ class Chip:
         return parameters(rows)
 
     def interpret(
-        self, program: ModuleOp, call: Call, entry: str, watch: Watch | None = None
+        self,
+        program: ModuleOp,
+        call: Call,
+        entry: str,
+        observer: Callable[[AddressedMemory], Observer | None] = lambda memory: None,
     ) -> dict[str, Tensor]:
-        """Logits of an entry of a program whose buffers have addresses."""
+        """Logits of an entry of a program whose buffers have addresses.
+
+        Args:
+            observer: given the memory, makes what is told of each pass and copy.
+        """
         io = io_of(self.machine, program)
         self.prepare(call, io)
         memory = AddressedMemory.of(self.simulator.cores[0].memories, self.module, call.runtime)
         functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
         arguments = memory.arguments(functions[entry])
-        interpret_tile(program, entry, arguments, memory, observe=tile_observer(watch, memory))
+        interpret_tile(program, entry, arguments, memory, observe=observer(memory))
         return self.logits(call, entry, io)
 
     def execute(

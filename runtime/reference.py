@@ -70,6 +70,27 @@ class Reference:
         check_finite(logits, self._name)
         return logits
 
+    @torch.no_grad()
+    def module_outputs(self, tokens: Sequence[int]) -> dict[str, torch.Tensor]:
+        """What each module without children gives for a document, by its path."""
+        found: dict[str, torch.Tensor] = {}
+
+        def note(path: str, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                found[path] = output
+
+        leaves = [(path, m) for path, m in self._model.named_modules() if not any(m.children())]
+        hooks = [
+            module.register_forward_hook(lambda m, inputs, output, path=path: note(path, output))
+            for path, module in leaves
+        ]
+        try:
+            self._model(torch.tensor([list(tokens)]), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
     def empty_cache(self) -> DynamicCache:
         """A cache for one document."""
         from transformers import DynamicCache

@@ -43,6 +43,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
     "Compiler development": (
         Entry("opt", "run passes over an IR file"),
+        Entry("bisect", "the first pass, operation or command that changes what is computed"),
         Entry("report", "everything about an artifact, in one HTML file"),
         Entry("diff", "compare two IR files, programs or artifacts"),
         Entry("passes", "list the passes"),

@@ -108,6 +108,10 @@ class Footprint:
                 return offset + sum(i * s for i, s in zip(index, (*self.strides, 1), strict=True) if i)
         return None
 
+    def read(self, storage: Tensor) -> list[Tensor]:
+        """The bytes of all elements in a storage of this memory's form, [axes…, item] from each offset."""
+        return [self._view(storage, offset) for offset in self.offsets]
+
     def mark(self, written: Tensor) -> None:
         """Set the bytes of all elements in a bitmap."""
         sizes, strides, shift = self._rectangle

@@ -38,6 +38,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="directory of the checkpoint, or hub id")
     parser.add_argument("-t", "--target", required=True, help="the NPU: see irc targets; or a .npu file")
     parser.add_argument("-o", "--output", type=Path, help="directory of the artifact (of the IR: file)")
+    numbers = add_compiled_for(parser)
+    numbers.add_argument(
+        "--no-weights", action="store_true", help="for timing only: config.json is enough, nothing can be run"
+    )
+    numbers.add_argument(
+        "--no-debug", action="store_true", help="keep no IR in the artifact; irc report needs it"
+    )
+    phases = parser.add_argument_group("phases", ", ".join(PHASES))
+    phases.add_argument(
+        "--compile-to", choices=PHASES, default="emit", metavar="PHASE", help="stop after PHASE"
+    )
+    phases.add_argument("--compile-from", type=Path, metavar="FILE.mlir", help="go on from an IR file")
+    phases.add_argument(
+        "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
+    )
+    _add_check(parser.add_argument_group("checking passes"))
+    add_ir_flags(parser, verify_each=False)
+
+
+def add_compiled_for(
+    parser: argparse.ArgumentParser,
+) -> argparse._ArgumentGroup:  # pyright: ignore[reportPrivateUsage]
+    """Flags about which checkpoint is compiled and for which programs; returns the group of the latter."""
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--local-files-only", action="store_true", help="download nothing")
     numbers = parser.add_argument_group("what to compile for")
@@ -52,23 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar=f"{SPELLING[kind]},…",
             help=f"shapes of the {kind} programs, e.g. {EXAMPLE[kind]}",
         )
-    numbers.add_argument(
-        "--no-weights", action="store_true", help="for timing only: config.json is enough, nothing can be run"
-    )
-    numbers.add_argument(
-        "--no-debug", action="store_true", help="keep no IR in the artifact; irc report needs it"
-    )
     numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
-    phases = parser.add_argument_group("phases", ", ".join(PHASES))
-    phases.add_argument(
-        "--compile-to", choices=PHASES, default="emit", metavar="PHASE", help="stop after PHASE"
-    )
-    phases.add_argument("--compile-from", type=Path, metavar="FILE.mlir", help="go on from an IR file")
-    phases.add_argument(
-        "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
-    )
-    _add_check(parser.add_argument_group("checking passes"))
-    add_ir_flags(parser, verify_each=False)
+    return numbers
 
 
 def _add_check(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage]

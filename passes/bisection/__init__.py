@@ -1,0 +1,1 @@
+"""Finding the pass, operation or command that is at fault: `irc bisect`."""
