@@ -88,6 +88,11 @@ class History:
     failure: Failure | None = None
 
 
+def crash(error: Exception) -> UserError:
+    """An error that a pass should not have raised, in one line."""
+    return UserError("crash", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
 def history_of(
     module: ModuleOp,
     target: str,
@@ -104,6 +109,7 @@ def history_of(
         recorder.running = ENCODER
         emit_programs(module, target)
         history.states.append(State("emit", None, module, encoded=True))
-    except UserError as error:
-        history.failure = Failure(recorder.phase, recorder.running, error)
+    except Exception as error:  # a pass may fail in any way
+        known = error if isinstance(error, UserError) else crash(error)
+        history.failure = Failure(recorder.phase, recorder.running, known)
     return history

@@ -171,10 +171,10 @@ def _selects(op: Operation) -> bool:
 
 
 def wrong_rounding(module: ModuleOp) -> None:
-    """The product of gate and up is rounded to bfloat16 on its way."""
+    """The residual stream is rounded to bfloat16 on its way."""
     from xdsl.dialects.builtin import MemRefType, bf16
 
-    for op in named(module, "tile.pass", MLP):
+    for op in named(module, "tile.pass", LAYER):
         value = op.buffers[written_buffer(op)]
         kind = value.type
         value._type = MemRefType(bf16, kind.get_shape(), kind.layout, kind.memory_space)
@@ -197,15 +197,13 @@ def wrong_immediate(module: ModuleOp) -> None:
 
 
 def too_early(module: ModuleOp) -> None:
-    """The product of gate and up is computed before up is."""
-    for op in named(module, "tile.pass", MLP):
+    """What attention adds to the residual stream is added before it is there."""
+    for op in named(module, "tile.pass", LAYER):
         writers = [use.operation for use in op.buffers[op.spec.ports["operand"].buffer].uses]
         writer = next(w for w in writers if w is not op and w.parent_block() is op.parent_block())
-        for alloc in {op.buffers[written_buffer(op)].owner}:
-            alloc.detach()
-            writer.parent_block().insert_op_before(alloc, writer)
-        op.detach()
-        writer.parent_block().insert_op_before(op, writer)
+        for moved in (op.buffers[written_buffer(op)].owner, op):
+            moved.detach()
+            Rewriter.insert_op(moved, InsertPoint.before(writer))
 
 
 # Allocation
@@ -343,10 +341,10 @@ FAULTS = (
     _fault(stale_cache, "lower-to-tile", "graph.kv_update", FIRST_ATTENTION),
     _fault(transposed_tile, "lower-to-tile", "graph.linear", f"{FIRST_ATTENTION}.q_proj"),
     _fault(missing_scale, "lower-to-tile", "graph.attention", FIRST_ATTENTION),
-    _fault(wrong_rounding, "lower-to-tile", "graph.gated", FIRST_MLP),
+    _fault(wrong_rounding, "lower-to-tile", "graph.add", FIRST),
     _fault(lost_command, "inline-calls", "tile.pass", f"{MLP}.down_proj"),
     _fault(wrong_immediate, "select-commands", "tile.pass", f"{LAYER}.post_attention_layernorm"),
-    _fault(too_early, "order-commands", "tile.pass", MLP),
+    _fault(too_early, "order-commands", "tile.pass", LAYER),
     _fault(overlapping_buffers, "allocate-buffers", "tile.alloc", MLP),
     _fault(overlapping_layers, "allocate-buffers", "tile.copy", ATTENTION),
     _fault(missing_wait, "insert-sync", "tile.pass", f"{ATTENTION}.q_proj"),
