@@ -156,9 +156,17 @@ class Compilation:
         if isinstance(fixed, StringAttr):
             named = [name.partition("_") for name in fixed.data.split(",")]
             return [parse_bucket(kind, sizes) for kind, _, sizes in named]
-        limit = module.attributes["npuc.max_context"]
-        assert isinstance(limit, IntegerAttr)
-        return choose_buckets(self.buckets, context=limit.value.data, max_context=self.max_context)
+        limit = module.attributes.get("npuc.max_context")
+        if isinstance(limit, IntegerAttr):
+            return choose_buckets(self.buckets, context=limit.value.data, max_context=self.max_context)
+        if PHASES.index(self.compile_to) < PHASES.index("specialize"):
+            return []
+        raise UserError(
+            "no-context",
+            f"a {_string(module, 'npuc.model_type')} model has no context length, so no program holds it",
+            where="max_position_embeddings",
+            remedy="only language models become programs; this one can be had up to --compile-to quantize",
+        )
 
     def _checks(self, module: ModuleOp, buckets: Sequence[Bucket]) -> list[Instrument]:
         """The check of passes, if it is asked for."""

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from imported import TOLERANCE, check_import, relative_error
 from npuc.frontends.transformers_export import import_model
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph
 from npuc.ir.interpret import Caches, Runtime, interpret
+from npuc.tools import irc
 from xdsl.ir import Operation
 
 SHARED = Path(__file__).parents[3] / "shared" / "models"
@@ -76,3 +78,18 @@ def test_an_image_encoder() -> None:
     inner = torch.nn.functional.linear(hidden[-1][:, 0], head["fc1.weight"], head["fc1.bias"])
     logits = torch.nn.functional.linear(torch.nn.functional.gelu(inner), head["fc2.weight"], head["fc2.bias"])
     assert relative_error(logits, expected["logits"]) <= TOLERANCE
+
+
+def test_other_models_stop_before_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of images is imported and optimized; there are no buckets to compile it for."""
+    options = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.ViTConfig(**options, image_size=8, patch_size=4, num_channels=1)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "model")
+    words = ["compile", str(tmp_path / "model"), "-t", "rngd"]
+    capsys.readouterr()
+    assert irc.main([*words, "--compile-to", "quantize"]) == 0
+    assert "graph.attention" in capsys.readouterr().out
+    assert irc.main([*words, "-o", str(tmp_path / "out")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a vit model has no context length" in line
+    assert not (tmp_path / "out").exists()
