@@ -24,6 +24,7 @@ PASSES = (
     "assign-layouts",
     "assign-shardings",
     "fold-constants",
+    "hoist-repeats",
     "inline-calls",
     "insert-sync",
     "lower-to-npu",

@@ -34,7 +34,7 @@ NO_DEMANDS = (
 WANTS_SLICES = (graph.RmsNormOp, graph.LayerNormOp, graph.SelectRowsOp, graph.GatedOp, ReturnOp)
 KEEPS_LAST_DIM = (graph.ReshapeOp, graph.BroadcastOp, graph.SliceOp, graph.TransposeOp, graph.PadOp)
 FEW = 32
-"""New keys that take at most 1/FEW of the local memory stay in every slice, which then writes them."""
+"""What takes at most 1/FEW of the local memory may lie whole in every slice."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,16 @@ class _Assigner:
                 self._note_block_demands(op.body.block)
                 for operand, argument in zip(op.inputs, op.body.block.args, strict=True):
                     if argument in self.demand:
-                        self._ask(operand, self.demand[argument])
+                        self._ask(operand, self._outside(operand, self.demand[argument]))
             self._note_demands(op)
+
+    def _outside(self, value: SSAValue, inside: Placement) -> Placement:
+        """Where a value of all rows lies of which `graph.rows` wants tiles: cut, where it is large."""
+        return inside if self._small(value) else self.sliced(value)
+
+    def _small(self, value: SSAValue) -> bool:
+        """Whether every slice may hold the whole."""
+        return 4 * prod(graph.static_shape(value)) <= self.geometry.local_bytes // FEW
 
     def _place_block(self, block: Block, function: FuncOp) -> None:
         for op in list(block.ops):
@@ -229,9 +237,8 @@ class _Assigner:
     def _stored(self, value: SSAValue) -> Placement:
         """Where keys or values lie that go to a cache: as they are, if they are cut or of a few tokens."""
         shape = graph.static_shape(value)
-        few = 4 * prod(shape) <= self.geometry.local_bytes // FEW
         linear = isinstance(value.owner, graph.LinearOp)
-        return R if len(shape) == 4 or (few and not linear) else self.sliced(value)
+        return R if len(shape) == 4 or (self._small(value) and not linear) else self.sliced(value)
 
     def _chosen(self, value: SSAValue) -> Placement:
         """The placement of a value as it stands, or as demanded if it is flexible or on the host."""

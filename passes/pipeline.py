@@ -28,7 +28,7 @@ def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
     return {
         # Norms, rotary embedding and gated products become single ops while their data flow is plain.
         # Then what attention does per token is gathered, to be run a few tokens at a time.
-        "optimize": "fold-constants,raise-rms-norm,raise-rope,raise-gated,outline-rows,dce",
+        "optimize": "fold-constants,hoist-repeats,raise-rms-norm,raise-rope,raise-gated,outline-rows,dce",
         # Nothing to quantize yet: checkpoints come in float.
         "quantize": "",
         # From here every size is a number; each bucket is a module of its own.
