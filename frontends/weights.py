@@ -268,6 +268,12 @@ def file_types(source: DictionaryAttr) -> set[str]:
     return {kind for part in inner for kind in file_types(part)}
 
 
+def is_rounded(weight: WeightOp) -> bool:
+    """Whether a weight is rounded to a quantized type when it is read."""
+    op = weight.sources.data[0].data.get("op")
+    return isinstance(op, StringAttr) and op.data == "quantize"
+
+
 def tied_names(model: nn.Module) -> dict[str, str]:
     """Parameter name → the name whose values it shares."""
     tied = cast(Mapping[str, str], getattr(model, "all_tied_weights_keys", None) or {})

@@ -81,19 +81,33 @@ class MatmulOp(GraphOp):
 
 @irdl_op_definition
 class LinearOp(GraphOp):
-    """x[…,K] · w[N,K]ᵀ + bias[N]."""
+    """(x[…,K] · w[N,K]ᵀ) · scale + bias[N], rounded once.
+
+    With a scale, a number or one for each row of w, operands may be values as they are stored: the scale is
+    the product of theirs, and the result has a type of its own.
+    """
 
     name = "graph.linear"
     input = operand_def(TensorType)
     weight = operand_def(TensorType)
     bias = opt_operand_def(TensorType)
+    scale = opt_operand_def(TensorType)
     result = result_def(TensorType)
+    irdl_options = (AttrSizedOperandSegments(),)
 
-    def __init__(self, value: SSAValue, weight: SSAValue, bias: SSAValue | None = None) -> None:
+    def __init__(
+        self,
+        value: SSAValue,
+        weight: SSAValue,
+        bias: SSAValue | None = None,
+        scale: SSAValue | None = None,
+        element: Attribute | None = None,
+    ) -> None:
         shape = (*shape_of(value)[:-1], shape_of(weight)[0])
+        vectors = [[] if vector is None else [vector] for vector in (bias, scale)]
         super().__init__(
-            operands=[value, weight, [] if bias is None else [bias]],
-            result_types=[tensor_type(shape, element_of(value))],
+            operands=[value, weight, *vectors],
+            result_types=[tensor_type(shape, element or element_of(value))],
         )
 
     def verify_(self) -> None:
@@ -105,7 +119,12 @@ class LinearOp(GraphOp):
         if self.bias is not None:
             check_shape("bias", self.bias, (rows,))
         check_shape("result", self.result, (*shape_of(self.input)[:-1], rows))
-        check_element("result", self.result, element_of(self.input))
+        if self.scale is None:
+            check_element("result", self.result, element_of(self.input))
+            return
+        check_shape("scale", self.scale, (rows,) if shape_of(self.scale) else ())
+        check_element("scale", self.scale, f32)
+        check_float("result", self.result)
 
 
 @irdl_op_definition

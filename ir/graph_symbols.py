@@ -164,8 +164,15 @@ class CacheDeclOp(TextualOp):
                 raise VerifyException(f"cache @{self.sym_name.data}: {what} is {size}, expected at least 1")
 
 
+def stored_element(element: Attribute) -> Attribute:
+    """The type of an element as it is stored: of a quantized type its storage, else itself."""
+    from npuc.ir.nquant import QuantizedType  # the dialect is built on this one's types
+
+    return element.scheme.storage if isinstance(element, QuantizedType) else element
+
+
 class _NamesWeight(SymbolUserOpInterface):
-    """The weight exists and has the type that the operation reads."""
+    """The weight exists and has the type that the operation reads, which may be that of its stored values."""
 
     def verify(self, op: Operation) -> None:
         assert isinstance(op, ParamOp)
@@ -173,7 +180,8 @@ class _NamesWeight(SymbolUserOpInterface):
         if isinstance(found, WeightOp):
             what = f"value of weight @{op.symbol.string_value()}"
             check_shape(what, op.result, found.type.get_shape())
-            check_element(what, op.result, found.type.element_type)
+            if element_of(op.result) != stored_element(found.type.element_type):
+                check_element(what, op.result, found.type.element_type)
 
 
 @irdl_op_definition

@@ -312,7 +312,10 @@ def _layer_norm(op: graph.LayerNormOp, args: list[Tensor], shape: tuple[int, ...
 
 
 def _linear(op: graph.LinearOp, args: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-    return kernels.linear(args[0], args[1], args[2] if len(args) > 2 else None)
+    rest = args[2:]
+    bias = _optional(op.bias is not None, rest)
+    scale = _optional(op.scale is not None, rest)
+    return kernels.linear(args[0], args[1], bias, scale, torch_type(element_of(op.result)))
 
 
 def _attention(op: graph.AttentionOp, args: list[Tensor], shape: tuple[int, ...]) -> Tensor:

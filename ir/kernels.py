@@ -97,9 +97,19 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(_wide(a), _wide(b)).to(a.dtype)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x[…,K] · weight[N,K]ᵀ + bias[N], accumulated in f32, rounded once."""
-    return F.linear(_wide(x), _wide(weight), None if bias is None else _wide(bias)).to(x.dtype)
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """(x[…,K] · weight[N,K]ᵀ) · scale + bias[N], accumulated in f32, rounded once to ``dtype`` or x's."""
+    added = None if bias is None else _wide(bias)
+    if scale is None:
+        return F.linear(_wide(x), _wide(weight), added).to(dtype or x.dtype)
+    value = F.linear(_wide(x), _wide(weight)) * scale
+    return (value if added is None else value + added).to(dtype or x.dtype)
 
 
 def embedding(table: Tensor, ids: Tensor) -> Tensor:

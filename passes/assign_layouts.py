@@ -192,8 +192,8 @@ class _Assigner:
             return [None, H], [self.sliced(op.result)]
         if isinstance(op, graph.LinearOp):
             stream = placement_of(op.input) or R
-            vector: list[Placement | None] = [] if op.bias is None else [self.sliced(op.bias)]
-            return [R if isinstance(stream, HostAttr) else None, None, *vector], [self.sliced(op.result)]
+            vectors: list[Placement | None] = [self.sliced(v) for v in op.operands[2:]]
+            return [R if isinstance(stream, HostAttr) else None, None, *vectors], [self.sliced(op.result)]
         if isinstance(op, ELEMENTWISE):
             return self._elementwise(op)
         if isinstance(op, graph.RmsNormOp | graph.LayerNormOp):

@@ -23,7 +23,17 @@ from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.instrumentation import Instrument
-from npuc.passes.pipeline import Observer, PhaseTime, context, finish_phase, lower, phase_of, pipeline_string
+from npuc.passes.pipeline import (
+    Observer,
+    PhaseTime,
+    Quantize,
+    context,
+    finish_phase,
+    lower,
+    phase_of,
+    pipeline_string,
+)
+from npuc.passes.quantization_recipe import quantization_recipe
 from npuc.passes.target_option import is_description, machine_of
 from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, debug_file, rank_file
 from npuc.runtime.manifest import (
@@ -65,6 +75,7 @@ class Compilation:
         weights: whether to read and store weights; without, the artifact is for timing only.
         debug: keep the IR that the lowering starts from in the artifact.
         start: phase and text of that IR.
+        quantize: what to round weights to.
     """
 
     model: str
@@ -84,6 +95,7 @@ class Compilation:
     weights: bool = True
     debug: bool = True
     start: tuple[str, str] = ("", "")
+    quantize: Quantize | None = None
     phases: list[PhaseTime] = field(default_factory=list)
 
     def lowered(self) -> tuple[ModuleOp, list[Bucket]]:
@@ -100,7 +112,9 @@ class Compilation:
         until = "schedule" if self.compile_to == "emit" else self.compile_to
         watching = [*self._checks(module, buckets), *self.instruments]
         observer = Observer(self._after_phase, self.progress, watching)
-        self.phases += lower(module, self.target, buckets, until=until, observer=observer)
+        self.phases += lower(
+            module, self.target, buckets, quantize=self.quantize, until=until, observer=observer
+        )
         return module, buckets
 
     def begun(self) -> tuple[ModuleOp, list[Bucket]]:
@@ -265,6 +279,7 @@ def compile(
     revision: str | None = None,
     local_files_only: bool = False,
     weights: bool = True,
+    quantize: str | None = None,
 ) -> dict[str, Any]:
     """Compiles a checkpoint to an artifact; `irc compile` as a function.
 
@@ -275,6 +290,7 @@ def compile(
         buckets: static shapes to compile; empty for those of the model's context.
         dtype: ``float32`` or ``bfloat16``.
         weights: without, the artifact is for timing only and config.json is enough.
+        quantize: ``w8a16`` rounds the weights of linear layers, except the head, to 8 bits.
 
     Returns:
         As `compile_model`.
@@ -291,6 +307,7 @@ def compile(
         revision=revision,
         local_files_only=local_files_only,
         weights=weights,
+        quantize=None if quantize is None else Quantize(quantize),
     )
     return compile_model(compilation, Path(output))
 
@@ -322,8 +339,10 @@ def _manifest(
         target=machine_of(compilation.target).name if described else compilation.target,
         dtype={"float32": "f32", "bfloat16": "bf16"}[_string(module, "npuc.dtype")],
         source=_source(checkpoint, weights=bool(weights)),
-        recipe=None,
-        pipeline=pipeline_string(MACHINE_FILE if described else compilation.target, buckets),
+        recipe=quantization_recipe(module, compilation.quantize),
+        pipeline=pipeline_string(
+            MACHINE_FILE if described else compilation.target, buckets, compilation.quantize
+        ),
         vocab_size=_integer(module, "npuc.vocab_size"),
         max_context=max(bucket.length for bucket in buckets),
         slots=max(bucket.batch for bucket in buckets),

@@ -183,17 +183,19 @@ class _Packer:
         sliced = isinstance(stream, SlicedAttr)
         inner = stream.chunk.data if sliced else align(shape[1], unit)
         repeats = self.geometry.slices if sliced else 1
-        bits = storage_bits(graph.element_of(user.weight))
+        bits = storage_bits(graph.element_of(user.input))  # of the weight too when they are multiplied
         return LinearShape(self.geometry.chunk(shape[0]), inner, repeats, bits // 8, unit)
 
     def _tile(self, user: graph.LinearOp, symbol: str, layer: LinearShape) -> LinearTile:
         """The tile that is best for all buckets together: they share the packed weight."""
         rows = tuple(sorted(self.rows[symbol, layer]))
-        element = element_name(self.machine, storage_type(graph.element_of(user.weight)))
-        key = layer, element, rows
+        element, stored = (
+            element_name(self.machine, storage_type(graph.element_of(v))) for v in (user.input, user.weight)
+        )
+        key = layer, element, stored, rows
         if key not in self.tiles:
             try:
-                self.tiles[key] = choose_tile(self.machine, layer, element, rows)
+                self.tiles[key] = choose_tile(self.machine, layer, element, rows, stored)
             except NoTile as error:
                 raise PassFailedException(f"pack-weights: {symbol}: {error}") from None
         return self.tiles[key]

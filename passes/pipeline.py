@@ -6,9 +6,10 @@ against that phase's legality table. The printed pipeline re-runs a compile exac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from npuc.ir.errors import UserError
 from npuc.ir.legality import PHASE_ATTRIBUTE, PHASES, check_phase
@@ -21,19 +22,26 @@ from xdsl.passes import ModulePass, PassPipeline
 from xdsl.utils.exceptions import PassFailedException, VerifyException
 
 
-def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
-    """The pipeline string of each phase after `import`, in order."""
+def phase_pipelines(
+    target: str, buckets: Sequence[Bucket], quantize: Quantize | None = None
+) -> dict[str, str]:
+    """The pipeline string of each phase after `import`, in order.
+
+    Args:
+        quantize: what to round weights to; without, they stay as the checkpoint has them.
+    """
     names = ",".join(f'"{bucket.name}"' for bucket in buckets)
     on = f'target="{target}"'
     return {
         # Norms, rotary embedding and gated products become single ops while their data flow is plain.
         # Then what attention does per token is gathered, to be run a few tokens at a time.
         "optimize": "fold-constants,hoist-repeats,raise-rms-norm,raise-rope,raise-gated,outline-rows,dce",
-        # Nothing to quantize yet: checkpoints come in float.
-        "quantize": "",
-        # From here every size is a number; each bucket is a module of its own.
+        # Checkpoints may be quantized already; a compile rounds what it was asked to, once raising is done.
+        "quantize": "" if quantize is None else quantize.text,
+        # Quantized types become what is stored and multiplied, which the machine's types decide, once for all
+        # buckets. From here every size is a number; each bucket is a module of its own.
         # What then is too large for the chip all at once is done some tokens at a time.
-        "specialize": f"specialize{{{on} buckets={names}}},split-rows{{{on}}}",
+        "specialize": f"lower-nquant{{{on}}},specialize{{{on} buckets={names}}},split-rows{{{on}}}",
         # One core: nothing to partition.
         "partition": "",
         # Placements first: how a weight is packed depends on where its user's operands lie.
@@ -47,9 +55,30 @@ def phase_pipelines(target: str, buckets: Sequence[Bucket]) -> dict[str, str]:
     }
 
 
-def pipeline_string(target: str, buckets: Sequence[Bucket]) -> str:
+def pipeline_string(target: str, buckets: Sequence[Bucket], quantize: Quantize | None = None) -> str:
     """The passes of all phases as one string for `irc opt -p`."""
-    return ",".join(text for text in phase_pipelines(target, buckets).values() if text)
+    return ",".join(text for text in phase_pipelines(target, buckets, quantize).values() if text)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """What a compile rounds weights to: a scheme of `quantize-weights`, but for the layers named."""
+
+    scheme: str
+    ignore: tuple[str, ...] = ("lm_head",)
+
+    @classmethod
+    def of_recipe(cls, recipe: Mapping[str, Any] | None) -> Quantize | None:
+        """What the compile of an artifact was asked for, by the recipe in its manifest."""
+        if recipe is None or recipe["scheme"] is None:
+            return None
+        return cls(recipe["scheme"], tuple(recipe["ignore"]))
+
+    @property
+    def text(self) -> str:
+        """The pass with its options."""
+        ignored = ",".join(f'"{pattern}"' for pattern in self.ignore)
+        return f'quantize-weights{{scheme="{self.scheme}"{f" ignore={ignored}" if ignored else ""}}}'
 
 
 @dataclass(frozen=True)
@@ -84,6 +113,7 @@ def lower(
     target: str,
     buckets: Sequence[Bucket],
     *,
+    quantize: Quantize | None = None,
     until: str = "schedule",
     observer: Observer = Observer(),
 ) -> list[PhaseTime]:
@@ -97,7 +127,7 @@ def lower(
         raise UserError("phase", f"unknown phase {until!r}", remedy=f"phases are {', '.join(PHASES)}")
     ctx = context()
     times: list[PhaseTime] = []
-    for name, text in phase_pipelines(target, buckets).items():
+    for name, text in phase_pipelines(target, buckets, quantize).items():
         if PHASES.index(name) <= PHASES.index(current) or PHASES.index(name) > PHASES.index(until):
             continue
         if observer.progress:

@@ -31,22 +31,29 @@ def sums_in_registers(geometry: Geometry, rows: int, columns: int) -> bool:
     return 2 * 4 * rows * columns <= geometry.register_bytes
 
 
-def choose_tile(machine: Machine, shape: LinearShape, element: str, rows: Sequence[int]) -> LinearTile:
-    """The tile of a weight of type `element` for inputs of these numbers of rows.
+def choose_tile(
+    machine: Machine, shape: LinearShape, element: str, rows: Sequence[int], stored: str = ""
+) -> LinearTile:
+    """The tile of a weight for inputs of type `element` and these numbers of rows.
+
+    The weight lies in main memory as `stored`, if that is another type.
 
     Raises:
         NoTile: when none fits.
     """
     geometry = geometry_of(machine)
-    asked = _Asked(machine, geometry, shape, element)
+    asked = _Asked(machine, geometry, shape, element, stored or element)
     return choose(shape, stationary_budget(geometry), lambda t: [asked.cycles(t, m) for m in rows])
 
 
 class _Asked:
     """Cycles of a linear layer, by tile and number of rows."""
 
-    def __init__(self, machine: Machine, geometry: Geometry, shape: LinearShape, element: str) -> None:
-        self.machine, self.geometry, self.shape, self.element = machine, geometry, shape, element
+    def __init__(
+        self, machine: Machine, geometry: Geometry, shape: LinearShape, element: str, stored: str
+    ) -> None:
+        self.machine, self.geometry, self.shape = machine, geometry, shape
+        self.element, self.stored = element, stored
 
     def cycles(self, chosen: LinearTile, rows: int) -> float:
         """All tiles, each as long as what its busiest queue has to do."""
@@ -65,14 +72,15 @@ class _Asked:
         ports = {"src": Port(0, 0, (elements, 1)), "dst": Port(1, 0, (0, 1), (1, 0))}
         spec = tile.CopySpec((self.geometry.slices, elements), ports)
         places = self.geometry.main, self.geometry.local
-        return self._cost(spec, src=self._operand(places[0]), dst=self._operand(places[1]))
+        src, dst = (self._operand(place, self.stored) for place in places)
+        return self._cost(spec, src=src, dst=dst)
 
     def _load(self, elements: int) -> float:
-        if self.geometry.stationary == self.geometry.local:
+        if self.geometry.stationary == self.geometry.local and self.stored == self.element:
             return 0.0
         spec = PassSpec((elements,), {"stream": Port(0, 0, (1,)), "out": Port(1, 0, (1,))})
         places = self.geometry.local, self.geometry.stationary
-        return self._cost(spec, stream=self._operand(places[0]), out=self._operand(places[1]))
+        return self._cost(spec, stream=self._operand(places[0], self.stored), out=self._operand(places[1]))
 
     def _accumulate(self, chosen: LinearTile, rows: int) -> float:
         """Cycles of adding a part's products to those before, where the contraction cannot."""

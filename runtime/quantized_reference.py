@@ -1,57 +1,64 @@
-"""What a quantized checkpoint means, in plain float32: the oracle of `irc verify`.
+"""What a quantized artifact stands for, in transformers: the oracle of `irc verify`.
 
-Written from the formats alone, apart from the frontends: the values of a weight are its stored values times
-its scales, and an input is rounded where the checkpoint holds its scale.
+Written from the formats alone, apart from the frontends and passes: the values of a weight are its stored
+values times its scales; an input is rounded where the checkpoint holds its scale. Quantized layers multiply
+in float32 and round the result once, whatever the type of the model.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from npuc.ir.errors import UserError
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 WEIGHT, WEIGHT_SCALE, INPUT_SCALE = ".weight", ".weight_scale", ".input_scale"
 SCALES = (WEIGHT_SCALE, INPUT_SCALE)
 
 
-def is_quantized(model: Path | str) -> bool:
-    """Whether a checkpoint's configuration declares a quantization."""
-    from transformers import AutoConfig
+def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, Any]) -> nn.Module:
+    """The model that an artifact stands for whose manifest has this recipe, in the artifact's type.
 
-    return getattr(AutoConfig.from_pretrained(model), "quantization_config", None) is not None
+    Raises:
+        UserError: ``bad-reference`` when the checkpoint is not what was compiled.
+    """
+    from npuc.frontends.checkpoint import open_checkpoint
+
+    folder = open_checkpoint(model).root
+    if recipe["checkpoint"]:
+        reference = load_dequantized(folder, dtype)
+    else:
+        reference = _load(folder, dtype)
+    rounded = [entry["name"] for entry in recipe["weights"] if entry["by"] == "compile"]
+    exact = _load(folder, torch.float32) if rounded else reference
+    for name in rounded:
+        _round_weights(reference, exact, name.removesuffix(f"{WEIGHT}_{recipe['scheme']}"), str(model))
+    return reference
 
 
-def load_dequantized(folder: Path) -> nn.Module:
-    """A quantized checkpoint as a float32 model that rounds inputs of layers as the checkpoint says."""
+def load_dequantized(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A quantized checkpoint as a model in floats that rounds inputs of layers as the checkpoint says."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config: Any = AutoConfig.from_pretrained(folder)
     del config.quantization_config
-    stored = read_tensors(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    stored = {name: value for file in files for name, value in _read(file).items()}
     values = {name: dequantized(stored, name) for name in stored if not name.endswith(SCALES)}
     with torch.device("meta"):
         kind: Any = type(AutoModelForCausalLM.from_config(config))
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager"}
     model: nn.Module = kind.from_pretrained(None, config=config, state_dict=values, **options).eval()
-    for name, scale in stored.items():
-        if name.endswith(INPUT_SCALE):
-            module = model.get_submodule(name.removesuffix(INPUT_SCALE))
-            module.register_forward_pre_hook(_rounding(scale.float()))
+    for name in stored:
+        if name.endswith(WEIGHT_SCALE):
+            path = name.removesuffix(WEIGHT_SCALE)
+            _replace(model.get_submodule(path), values[path + WEIGHT], stored.get(path + INPUT_SCALE))
     return model
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a directory, as safetensors reads them."""
-    from safetensors.torch import load_file
-
-    return {
-        name: value
-        for path in sorted(folder.glob("*.safetensors"))
-        for name, value in load_file(path).items()
-    }
 
 
 def dequantized(stored: Mapping[str, Tensor], name: str) -> Tensor:
@@ -61,12 +68,56 @@ def dequantized(stored: Mapping[str, Tensor], name: str) -> Tensor:
     return value if scale is None else value * scale.float()
 
 
-def _rounding(scale: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    """A hook that rounds a layer's input to float8_e4m3fn, saturating."""
+def _read(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    load = cast("Any", AutoModelForCausalLM).from_pretrained
+    return load(folder, dtype=dtype, attn_implementation="eager").eval()
+
+
+def _round_weights(model: nn.Module, exact: nn.Module, pattern: str, where: str) -> None:
+    """Rounds the weights of layers to 127 steps of each output's largest magnitude; ``{}`` is any number.
+
+    Args:
+        model: whose layers are replaced.
+        exact: the same in float32, with the values of the checkpoint.
+    """
+    path = re.escape(pattern).replace(re.escape("{}"), r"\d+")
+    # The head may share the embedding's weight, and is then called by that name.
+    named = [name for name, _ in exact.named_modules(remove_duplicate=False) if re.fullmatch(path, name)]
+    layers = [name for name in named if not isinstance(exact.get_submodule(name), nn.Embedding)]
+    if not layers:
+        message = f"the reference has no linear layer {pattern}, whose weight the artifact has rounded"
+        raise UserError("bad-reference", message, where=where, remedy="give the checkpoint that was compiled")
+    for name in layers:
+        layer: Any = exact.get_submodule(name)
+        weight = layer.weight.detach()
+        weight = weight.T if type(layer).__name__ == "Conv1D" else weight  # which has [inputs, outputs]
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        rounded = torch.where(scale > 0, (weight / scale).round() * scale, weight)
+        _replace(model.get_submodule(name), rounded, None)
+
+
+def _replace(layer: nn.Module, weight: Tensor, input_scale: Tensor | None) -> None:
+    """Lets a linear layer multiply by these values, its input rounded by a scale if there is one."""
+    bias: Any = layer.bias
+    added = None if bias is None else bias.detach().float()
+    rounding = None if input_scale is None else _rounding(input_scale.float())
+
+    def forward(x: Tensor) -> Tensor:
+        value = x.float() if rounding is None else rounding(x.float())
+        return linear(value, weight, added).to(x.dtype)
+
+    layer.forward = forward
+
+
+def _rounding(scale: Tensor) -> Callable[[Tensor], Tensor]:
+    """To float8_e4m3fn and back, saturating."""
     top = torch.finfo(torch.float8_e4m3fn).max
-
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        stored = (inputs[0] / scale).clamp(-top, top).to(torch.float8_e4m3fn)
-        return (stored.float() * scale, *inputs[1:])
-
-    return hook
+    return lambda x: (x / scale).clamp(-top, top).to(torch.float8_e4m3fn).float() * scale

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from npuc.ir.errors import UserError
 from npuc.runtime.comparison import check_finite
+from npuc.runtime.quantized_reference import load_quantized
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -23,18 +24,25 @@ class Reference:
     Args:
         model: the directory or hub id of the checkpoint.
         dtype: of weights and computation.
+        recipe: how an artifact is quantized; the reference then has the values that its weights stand for.
 
     Raises:
         UserError: ``bad-reference`` when transformers cannot load it.
     """
 
-    def __init__(self, model: Path | str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Path | str, dtype: torch.dtype, recipe: Mapping[str, Any] | None = None
+    ) -> None:
         from transformers import AutoModelForCausalLM
 
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "trust_remote_code": False}
         try:
             load = cast("Any", AutoModelForCausalLM).from_pretrained
-            self._model: Any = load(model, **options).eval()
+            plain = recipe is None
+            found: Any = load(model, **options) if plain else load_quantized(model, dtype, recipe)
+            self._model: Any = found.eval()
+        except UserError:
+            raise
         except Exception as error:  # whatever a checkpoint's files make transformers raise
             first = str(error).strip().split("\n")[0]
             raise UserError(

@@ -131,8 +131,9 @@ def verify(
     Returns:
         max_abs_error, max_rel_error (of the largest reference logit), cosine (mean over positions),
         min_cosine, kl (mean, in nats, of the artifact from the reference), top1_agreement, positions,
-        perplexity and reference_perplexity (per token, over the same tokens), documents, tokens, dtype, and
-        for each program its name, positions and max_rel_error.
+        perplexity and reference_perplexity (per token, over the same tokens), documents, tokens, dtype,
+        quantization (None, or the ``scheme`` and whether ``inputs`` are rounded too), and for each program
+        its name, positions and max_rel_error.
 
     Raises:
         UserError: for a damaged artifact, an unsuitable reference or text, or logits that are not finite.
@@ -143,7 +144,9 @@ def verify(
     reference = _reference(against_model, opened.manifest)
     state = _Verification(llm.device, reference, _documents(llm, reference, text_file, max_documents))
     state.run(decoded, progress)
-    return {**state.figures(), "dtype": opened.manifest.dtype}
+    recipe = opened.manifest.recipe
+    quantization = recipe and {"scheme": recipe["scheme"] or "checkpoint", "inputs": recipe["inputs"]}
+    return {**state.figures(), "dtype": opened.manifest.dtype, "quantization": quantization}
 
 
 def _reference(model: Path | str, manifest: Manifest) -> Reference:
@@ -152,7 +155,7 @@ def _reference(model: Path | str, manifest: Manifest) -> Reference:
     Raises:
         UserError: ``bad-reference`` when it is another model.
     """
-    reference = Reference(model, element_type(manifest.dtype).torch_type)
+    reference = Reference(model, element_type(manifest.dtype).torch_type, manifest.recipe)
     if reference.vocab_size != manifest.vocab_size:
         raise UserError(
             "bad-reference",

@@ -6,31 +6,41 @@ from dataclasses import replace
 from math import lcm, prod
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import Limit, Step
+from npuc.ir.tile import Limit, SlicedAttr, Step
 from npuc.passes.algorithms.contractions import Axis
+from npuc.passes.assign_layouts import placement_of
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import Deferred, FunctionLowering, leading, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from npuc.passes.tile_choice import sums_in_registers
 from xdsl.dialects.builtin import MemRefType, f32
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 
-ADD = Step("add", "operand")
+ADD, MUL = Step("add", "operand"), Step("mul", "operand")
 
 
 def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
-    """x · Wᵀ (+ bias), in the tiles in which pack-weights has laid the weight out."""
+    """x · Wᵀ (· scale) (+ bias), in the tiles in which pack-weights has laid the weight out."""
     x = low.view(op.input)
     _, weight = low.weight(op.weight)
-    raw = low.fresh(op.result)
-    if op.bias is None:
+    last = [(step, low.view(v)) for step, v in ((MUL, op.scale), (ADD, op.bias)) if v is not None]
+    if not last:
+        raw = low.fresh(op.result)
         _Linear(low, x, weight, raw).emit_tiles()
         low.define(op.result, raw)
         return
-    bias = low.view(op.bias)
-    out = low.emit.like(graph.static_shape(op.result), f32, raw.chunk)
+    out = low.emit.like(graph.static_shape(op.result), f32, _chunk(op.result))
     _Linear(low, x, weight, out).emit_tiles()
-    low.define(op.result, Deferred(out, (ADD,), bias))
+    for step, vector in last[:-1]:
+        low.emit.elementwise(out.shape, out, (step,), out, vector)
+    step, vector = last[-1]
+    low.define(op.result, Deferred(out, (step,), vector))
+
+
+def _chunk(value: SSAValue) -> int:
+    """Elements of the last dimension in a slice; 0 where every slice holds the tensor."""
+    placement = placement_of(value)
+    return placement.chunk.data if isinstance(placement, SlicedAttr) else 0
 
 
 class _Linear:
@@ -86,7 +96,7 @@ class _Linear:
                 at = number * self.parts + part
                 if at % self.group == 0:
                     staged = self._stage(weight.moved(at * unit), min(self.group, count * self.parts - at))
-                stationary = to_stationary(self.low, staged[at % self.group])
+                stationary = to_stationary(self.low, staged[at % self.group], element=self.x.element)
                 target = replace(out.moved(number * self.rows), shape=(*out.shape[:-1], columns))
                 sums = self._part(part, stationary, target, sums)
 
@@ -150,16 +160,21 @@ class _Linear:
 
 
 def to_stationary(
-    low: FunctionLowering, local: View, mask: Limit | None = None, end: SSAValue | None = None
+    low: FunctionLowering,
+    local: View,
+    mask: Limit | None = None,
+    end: SSAValue | None = None,
+    element: Attribute | None = None,
 ) -> View:
     """Loads a local tile into the stationary memory (or leaves it where contraction reads local memory).
 
-    With a mask, elements past the limit become zero on the way.
+    On the way elements are converted to the type of the other operand, if one is given, for a machine
+    multiplies equal types; with a mask, those past the limit become zero.
     """
-    emit = low.emit
-    if emit.geometry.stationary == emit.geometry.local and mask is None:
+    emit, element = low.emit, element or local.element
+    if emit.geometry.stationary == emit.geometry.local and mask is None and local.element == element:
         return local
-    target = dense(emit.alloc(local.shape, local.element, emit.geometry.stationary), local.shape)
+    target = dense(emit.alloc(local.shape, element, emit.geometry.stationary), local.shape)
     nest = nest_over(local.shape, stream=local, out=target)
     emit.emit_pass(nest, mask=mask, mask_terms=end)
     return target

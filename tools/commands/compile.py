@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from npuc.passes.check_passes import CheckOptions
     from npuc.passes.compile import Compilation
     from npuc.passes.instrumentation import Instrument
+    from npuc.passes.pipeline import Quantize
 
+QUANTIZATIONS = ("w8a16",)
 PHASES = ("import", "optimize", "quantize", "specialize", "partition", "layout", "tile", "schedule", "emit")
 
 
@@ -44,6 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     numbers.add_argument(
         "--no-debug", action="store_true", help="keep no IR in the artifact; irc report needs it"
+    )
+    numbers.add_argument(
+        "--quantize", choices=QUANTIZATIONS, help="round the weights of linear layers: 8-bit integers"
+    )
+    numbers.add_argument(
+        "--quantize-ignore",
+        metavar="PATH,…",
+        default="lm_head",
+        help="module paths of layers to leave as they are; * matches anything (default: lm_head)",
     )
     phases = parser.add_argument_group("phases", ", ".join(PHASES))
     phases.add_argument(
@@ -138,7 +149,17 @@ def _compilation(
         progress=progress,
         weights=not arguments.no_weights,
         debug=not arguments.no_debug,
+        quantize=_quantize(arguments),
     )
+
+
+def _quantize(arguments: argparse.Namespace) -> Quantize | None:
+    from npuc.passes.pipeline import Quantize
+
+    if arguments.quantize is None:
+        return None
+    ignored = (path.strip() for path in arguments.quantize_ignore.split(","))
+    return Quantize(arguments.quantize, tuple(path for path in ignored if path))
 
 
 def _check(arguments: argparse.Namespace) -> CheckOptions | None:

@@ -16,7 +16,7 @@ from npuc.ir.located_parser import LocatedParser
 from npuc.passes.buckets import Bucket, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.instrumentation import Instrument
-from npuc.passes.pipeline import Observer, context, lower, phase_of
+from npuc.passes.pipeline import Observer, Quantize, context, lower, phase_of
 from npuc.runtime.artifact import MACHINE_FILE, Artifact
 from npuc.tools.report.stages import Recorder
 from xdsl.dialects.builtin import ModuleOp
@@ -90,7 +90,9 @@ def recompile(artifact: Artifact, instruments: Sequence[Instrument] = ()) -> Rec
     recorder = Recorder()
     recorder.begin(phase_of(module), module)
     start = perf_counter()
-    lower(module, target, buckets_of(artifact), observer=Observer(instruments=[*instruments, recorder]))
+    observer = Observer(instruments=[*instruments, recorder])
+    quantize = Quantize.of_recipe(artifact.manifest.recipe)
+    lower(module, target, buckets_of(artifact), quantize=quantize, observer=observer)
     seconds = perf_counter() - start
     emitted = emit_programs(module, target)
     same = all(_text(artifact, e.name) == e.program.text for e in emitted)

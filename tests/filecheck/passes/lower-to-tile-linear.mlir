@@ -37,15 +37,15 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
   // CHECK: func.func private @replicated
   func.func private @replicated(%x : !R, %z : !L) -> !R {
     // CHECK: tile.copy [64, 4] src(%v strides [4, 1]) dst(%v_1 strides [0, 1] slices [1, 0])
-    // CHECK: tile.copy [64, 384] src(%w strides [384, 1]) dst(%y_2 strides [0, 1] slices [1, 0])
-    // CHECK: tile.pass [2, 4, 96] reduce [2] stream(%x strides [96, 0, 1]) stationary(%y_3 strides [0, 96, 1]) out(%y_1 strides [4, 1, 0])
-    // CHECK-NEXT: %y_4 = tile.alloc : memref<64x2x1x4xf32, "dm">
-    // CHECK-NEXT: tile.pass [2, 4] stream(%y_1 strides [4, 1]) out(%y_4 strides [4, 1]) operand(%v_1 strides [0, 1]) chain [add operand]
+    // CHECK: tile.copy [64, 384] src(%w strides [384, 1]) dst(%y_1 strides [0, 1] slices [1, 0])
+    // CHECK: tile.pass [2, 4, 96] reduce [2] stream(%x strides [96, 0, 1]) stationary(%y_2 strides [0, 96, 1]) out(%y strides [4, 1, 0])
+    // CHECK-NEXT: %y_3 = tile.alloc : memref<64x2x1x4xf32, "dm">
+    // CHECK-NEXT: tile.pass [2, 4] stream(%y strides [4, 1]) out(%y_3 strides [4, 1]) operand(%v_1 strides [0, 1]) chain [add operand]
     %w = graph.param @"w#1" : !W
     %v = graph.param @p : !V
     %y = graph.linear %x, %w bias %v : !L
     // Back to a replicated tensor: every slice's chunk is sent to all.
-    // CHECK: tile.pass [2, 64, 4] ring 1 stream(%y_4 strides [4, 0, 1] slices [0, 1, 0]) out(%r_1 strides [256, 4, 1])
+    // CHECK: tile.pass [2, 64, 4] ring 1 stream(%y_3 strides [4, 0, 1] slices [0, 1, 0]) out(%r_1 strides [256, 4, 1])
     // CHECK-NEXT: tile.pass [2, 96] stream(%r_1 strides [256, 1]) out(%x strides [96, 1])
     %r = graph.relayout %y : !R
     func.return %r : !R

@@ -24,6 +24,22 @@ func.func @f(%x : tensor<2x8xf32>, %w : tensor<4x8xf32>, %b : tensor<8xf32>) {
 }
 // -----
 
+// A scale is one number, or one for each output.
+// CHECK: scale has shape [8], expected [4]
+func.func @f(%x : tensor<2x8xf32>, %w : tensor<4x8xi8>, %s : tensor<8xf32>) {
+  %y = graph.linear %x, %w scale %s : tensor<2x4xf32>
+  func.return
+}
+// -----
+
+// It is in f32.
+// CHECK: scale has element type bf16, expected f32
+func.func @f(%x : tensor<2x8xf32>, %w : tensor<4x8xi8>, %s : tensor<bf16>) {
+  %y = graph.linear %x, %w scale %s : tensor<2x4xf32>
+  func.return
+}
+// -----
+
 // A product of matrices sums over inner dimensions.
 // CHECK: contracting dimensions differ: lhs has 8, rhs has 2
 func.func @f(%x : tensor<2x8xf32>) {

@@ -59,3 +59,14 @@ func.func @rows(%x : tensor<1x4x8xf32>, %w : tensor<8xf32>) {
   } {module = "m"}
   func.return
 }
+
+// A linear layer of stored values has their scale: one, or one for each output.
+// CHECK: func.func @quantized
+func.func @quantized(%q : tensor<2x8xf8E4M3FN>, %w : tensor<4x8xf8E4M3FN>, %one : tensor<f32>, %x : tensor<2x8xbf16>,
+    %v : tensor<4x8xi8>, %b : tensor<4xbf16>, %each : tensor<4xf32>) -> (tensor<2x4xbf16>, tensor<2x4xbf16>) {
+  // CHECK: %0 = graph.linear %q, %w scale %one : tensor<2x4xbf16>
+  %0 = graph.linear %q, %w scale %one : tensor<2x4xbf16>
+  // CHECK-NEXT: %1 = graph.linear %x, %v bias %b scale %each : tensor<2x4xbf16>
+  %1 = graph.linear %x, %v bias %b scale %each : tensor<2x4xbf16>
+  func.return %0, %1 : tensor<2x4xbf16>, tensor<2x4xbf16>
+}
