@@ -132,8 +132,13 @@ def _add_up(op: graph.LinearOp, mesh: MeshAttr) -> None:
     if op.bias is not None:
         total = graph.binary("add", first.results[0], op.bias)
         _follow(total, first.results[0])
-        op.operands = [op.input, op.weight]
     op.result.replace_uses_with_if(total.results[0], lambda use: use.operation is not first)
+    if op.bias is not None:
+        bare = graph.LinearOp(op.input, op.weight, None, op.scale, graph.element_of(op.result))
+        _follow(bare, op.result)
+        op.result.replace_all_uses_with(bare.result)
+        op.detach()
+        op.erase()
 
 
 def _follow(new: Operation, value: SSAValue) -> None:

@@ -95,8 +95,9 @@ def _linear(found: _Analysis, op: graph.LinearOp) -> None:
     found.ties.tie((op.weight, 0), outer)
     found.ties.tie(inner, (op.weight, 1))
     found.contracted.append((op, inner))
-    if op.bias is not None:
-        found.ties.tie((op.bias, 0), outer)
+    for vector in (op.bias, op.scale):
+        if vector is not None and sizes(vector):
+            found.ties.tie((vector, 0), outer)
     if isinstance(op.weight.owner, graph.ParamOp):
         found.begun.append(outer)
 

@@ -38,7 +38,8 @@ class SplitLinearsPass(ModulePass):
 
 
 def _has_own_weights(op: graph.LinearOp) -> bool:
-    return all(isinstance(v.owner, graph.ParamOp) for v in (op.weight, op.bias) if v is not None)
+    own = all(isinstance(v.owner, graph.ParamOp) for v in (op.weight, op.bias) if v is not None)
+    return own and op.scale is None
 
 
 def _users(value: SSAValue) -> Iterator[tuple[SSAValue, Part | None]]:
