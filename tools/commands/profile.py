@@ -2,7 +2,8 @@
 
 Each program runs its entry `last` with all rows at their last positions. The roofline is the least time in
 which the model's bytes could be moved and its products made. --trace writes a timeline for Perfetto
-(https://ui.perfetto.dev) or chrome://tracing.
+(https://ui.perfetto.dev) or chrome://tracing. --why follows the chain of commands that each waited for the one
+before: what bounds the program, and what its busiest queue waits for while it idles.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc profile`."""
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
     parser.add_argument("--program", metavar="NAME", help="this program only, e.g. decode_1x256")
+    parser.add_argument("--why", action="store_true", help="what bounds each program, and where it idles")
     parser.add_argument("--trace", metavar="FILE.json", type=Path, help="write the program's timeline")
 
 
@@ -43,7 +45,14 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     if arguments.trace is not None:
         write_chrome_trace(timelines, arguments.trace)
     found = [data_of(p, t, machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
-    return Outcome({"programs": found}, _text(found))
+    text = _text(found)
+    if arguments.why:
+        from npuc.tools import why
+
+        for program, timeline in zip(found, timelines, strict=True):
+            program["why"] = why.explain(timeline)
+            text += "\n\n" + "\n".join(why.lines(program["name"], program["why"]))
+    return Outcome({"programs": found}, text)
 
 
 def time_program(artifact: Any, program: Any, machine: Any) -> Any:

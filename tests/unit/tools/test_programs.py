@@ -238,12 +238,16 @@ def test_verify(artifact: Path, demo_model: Path, tmp_path: Path, capsys: Captur
 
 
 def test_profile(artifact: Path, tmp_path: Path, capsys: Capture) -> None:
-    programs = {p["name"]: p for p in run(capsys, "profile", artifact)["programs"]}
+    programs = {p["name"]: p for p in run(capsys, "profile", artifact, "--why")["programs"]}
     assert programs.keys() == {"prefill_1x16", "decode_1x32"}
     for program in programs.values():
         assert program["roofline_cycles"] <= program["cycles"]
         assert program["least_dram_bytes"] <= program["dram_bytes"]
         assert all(0 <= share <= 1 for share in program["utilization"].values())
+        why = program["why"]
+        assert sum(part["cycles"] for part in why["critical_path"]) == program["cycles"]
+        assert why["bound"]["queue"] in program["utilization"]
+        assert why["idle"]["share"] == pytest.approx(1 - program["utilization"][why["bound"]["queue"]])
     # 4 layers of 2·128·128 + 2·128·64 + 3·128·344 weights, the tied head, and attention over 32 positions.
     assert programs["decode_1x32"]["macs"] == 4 * 181248 + 1024 * 128 + 4 * 4 * 32 * 64
     trace = tmp_path / "trace.json"
