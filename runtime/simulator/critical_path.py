@@ -89,8 +89,8 @@ class CriticalPath:
             if waits & {semaphore for semaphore, _ in self.instruction(other).signals}:
                 return other
         # Commands of no duration end where they start; what is before in the list has started before.
-        earlier = (other for end, other in reversed(self.ends[:last]) if self._started(other) < start)
-        return next(earlier, None)
+        earlier = (self.ends[i][1] for i in range(last - 1, -1, -1))
+        return next((other for other in earlier if self._started(other) < start), None)
 
     def waits_of(self, queue: str) -> Counter[str]:
         """Cycles in which a queue idles, by the location of what it then waits for."""

@@ -2,8 +2,8 @@
 
 Each program runs its entry `last` with all rows at their last positions. The roofline is the least time in
 which the model's bytes could be moved and its products made. --trace writes a timeline for Perfetto
-(https://ui.perfetto.dev) or chrome://tracing. --why follows the chain of commands that each waited for the one
-before: what bounds the program, and what its busiest queue waits for while it idles.
+(https://ui.perfetto.dev) or chrome://tracing. --why follows the chain of commands that each waited for the
+one before: what bounds the program, and what its busiest queue waits for while it idles.
 """
 
 from __future__ import annotations

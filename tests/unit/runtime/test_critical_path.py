@@ -54,7 +54,7 @@ def test_a_barrier_waits_for_all() -> None:
 
 
 def test_the_explanation_splits_the_path() -> None:
-    """Costs as the machine says: the parts are the whole, and the start-up of a copy is told from its data."""
+    """Costs as the machine says: the parts are the whole, and a copy's start-up is told from its data."""
     program = load_instructions(RNGD, [load(signals={0: 1}), work(waits={0: 1}), HALT])
     timeline = simulate([(program, "main", ())])[0]
     why = explain(timeline)
