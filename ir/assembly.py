@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from npuc.ir.arrays import int_array
 from xdsl.dialects.builtin import (
     BoolAttr,
     DenseArrayBase,
@@ -120,10 +121,6 @@ class Codec:
     read: Callable[[Parser], Attribute]
 
 
-def _ints_attr(values: Sequence[int]) -> Attribute:
-    return DenseArrayBase.from_list(i64, list(values))
-
-
 def _symbol(name: StringAttr) -> SymbolRefAttr:
     return SymbolRefAttr(name)
 
@@ -131,7 +128,7 @@ def _symbol(name: StringAttr) -> SymbolRefAttr:
 INTS = Codec(
     lambda a: isinstance(a, DenseArrayBase) and a.elt_type == i64,
     lambda printer, a: printer.print_string(ints_text(a.get_values())),
-    lambda parser: _ints_attr(parse_ints(parser)),
+    lambda parser: int_array(parse_ints(parser)),
 )
 INT = Codec(
     lambda a: isinstance(a, IntegerAttr) and a.type == i64,

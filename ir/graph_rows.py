@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from npuc.ir.arrays import int_array
 from npuc.ir.assembly import (
     TextualOp,
     ints_text,
@@ -12,7 +13,7 @@ from npuc.ir.assembly import (
     parse_value,
     print_attributes,
 )
-from npuc.ir.graph_types import check_dim, int_array, ints, shape_of
+from npuc.ir.graph_types import check_dim, ints, shape_of
 from npuc.ir.shapes import same_size, shape_text
 from xdsl.dialects.builtin import DenseArrayBase, TensorType
 from xdsl.ir import Attribute, Block, BlockArgument, Region, SSAValue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
+from npuc.ir.arrays import int_array
 from npuc.ir.assembly import F32, FLAG, INT, INTS, WORD, Syntax, print_attributes, syntax
 from npuc.ir.graph_elementwise import GraphOp
 from npuc.ir.graph_types import (
@@ -15,7 +16,6 @@ from npuc.ir.graph_types import (
     check_shape,
     element_of,
     index_of,
-    int_array,
     ints,
     shape_of,
     tensor_type,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
+from npuc.ir.arrays import int_array
 from npuc.ir.assembly import (
     INT,
     INTS,
@@ -28,7 +29,6 @@ from npuc.ir.graph_types import (
     check_shape,
     element_of,
     index_of,
-    int_array,
     ints,
     shape_of,
     tensor_type,

@@ -14,7 +14,6 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     IntegerType,
     TensorType,
-    i64,
 )
 from xdsl.ir import Attribute, ParametrizedAttribute, SSAValue
 from xdsl.ir.affine import AffineConstantExpr, AffineExpr, AffineMap
@@ -68,11 +67,6 @@ def element_of(value: SSAValue | Attribute) -> Attribute:
     kind = value.type if isinstance(value, SSAValue) else value
     assert isinstance(kind, TensorType)
     return kind.element_type
-
-
-def int_array(values: Sequence[int]) -> DenseArrayBase:
-    """An ``array<i64: …>`` attribute."""
-    return DenseArrayBase.from_list(i64, list(values))
 
 
 def ints(attribute: DenseArrayBase) -> tuple[int, ...]:

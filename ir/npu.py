@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import ClassVar, Self, cast
 
 from npuc.backends.instruction import FieldValue, Instruction, Reg, SemaphoreUse
+from npuc.ir.arrays import int_array
 from npuc.ir.assembly import WORD, Syntax, TextualOp, print_attributes, syntax
 from npuc.ir.npu_assembly import parse_fields, parse_uses, print_fields, print_uses
-from npuc.ir.tile_spec import int_array, integer, ints
+from npuc.ir.tile_spec import integer, ints
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,

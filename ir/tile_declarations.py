@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import ClassVar, Self
 
+from npuc.ir.arrays import int_array
 from npuc.ir.assembly import (
     INT,
     INTS,
@@ -21,7 +22,7 @@ from npuc.ir.assembly import (
     syntax,
 )
 from npuc.ir.symbols import require_layers, require_symbol
-from npuc.ir.tile_spec import int_array, integer, ints
+from npuc.ir.tile_spec import integer, ints
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,

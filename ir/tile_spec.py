@@ -5,10 +5,12 @@ The command model (nests, ports, chains) is docs/design.md, section 6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import cast
 
+from npuc.ir.arrays import int_array
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -18,7 +20,6 @@ from xdsl.dialects.builtin import (
     IntegerType,
     StringAttr,
     f32,
-    i64,
 )
 from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
@@ -37,11 +38,6 @@ BINARY_STEPS = (
 REDUCE_STEPS = ("reduce_add", "reduce_max", "reduce_min")
 RING_STEPS = ("ring_add", "ring_max", "ring_min")
 SOURCES = ("none", "imm", "stash", "operand", "vrf")
-
-
-def int_array(values: Sequence[int]) -> DenseArrayBase:
-    """An ``array<i64: …>`` attribute."""
-    return DenseArrayBase.from_list(i64, list(values))
 
 
 def ints(attr: Attribute) -> tuple[int, ...]:
@@ -90,6 +86,7 @@ class Port:
     slices: tuple[int, ...] = ()
     index: tuple[tuple[int, int], ...] = ()
 
+    @lru_cache(4096)
     def to_attr(self) -> DictionaryAttr:
         """The port as an attribute; empty parts are left out."""
         entries: dict[str, Attribute] = {

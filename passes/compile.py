@@ -109,12 +109,7 @@ class Compilation:
                 "phase", f"unknown phase {self.compile_to!r}", remedy=f"use one of {', '.join(PHASES)}"
             )
         module, buckets = self.begun()
-        until = "schedule" if self.compile_to == "emit" else self.compile_to
-        watching = [*self._checks(module, buckets), *self.instruments]
-        observer = Observer(self._after_phase, self.progress, watching)
-        self.phases += lower(
-            module, self.target, buckets, quantize=self.quantize, until=until, observer=observer
-        )
+        self.lower_module(module, buckets)
         return module, buckets
 
     def begun(self) -> tuple[ModuleOp, list[Bucket]]:
@@ -133,6 +128,23 @@ class Compilation:
         if self.debug and self.compile_to == "emit":
             self.start = phase_of(module), print_ir(module)
         return module, self._chosen(module)
+
+    def lower_module(self, module: ModuleOp, buckets: Sequence[Bucket] | None = None) -> None:
+        """Runs the phases after the module's own, up to `compile_to` (`schedule` for an artifact).
+
+        Args:
+            buckets: those of the compile, or None to choose them for this module.
+
+        Raises:
+            UserError: when the module, the buckets or a pass are at fault.
+        """
+        chosen = self._chosen(module) if buckets is None else buckets
+        until = "schedule" if self.compile_to == "emit" else self.compile_to
+        watching = [*self._checks(module, chosen), *self.instruments]
+        observer = Observer(self._after_phase, self.progress, watching)
+        self.phases += lower(
+            module, self.target, chosen, quantize=self.quantize, until=until, observer=observer
+        )
 
     def evaluator(self, module: ModuleOp, buckets: Sequence[Bucket], prompt: Path | None = None) -> Evaluator:
         """What runs the compile's modules, each bucket's program once on the tokens of a file."""

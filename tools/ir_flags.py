@@ -103,6 +103,23 @@ def _add_form(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[report
     switch("--no-type-aliases", help="every type in full")
 
 
+FILE_FLAGS = ("--split-input-file", "--verify-diagnostics", "--run-reproducer")
+"""How a file of IR is read; `irc opt` has the first two from xDSL."""
+
+
+def add_file_flags(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage]
+    """Declares them for `irc compile`."""
+    switch = partial(group.add_argument, action="store_true")
+    switch("--split-input-file", help="each piece between // ----- by itself")
+    switch("--verify-diagnostics", help="check comments like // expected-error @+1 {{…}}")
+    switch("--run-reproducer", help="run the pipeline that the file itself holds")
+
+
+def file_flags(arguments: argparse.Namespace) -> list[str]:
+    """Those that were given."""
+    return [flag for flag in FILE_FLAGS if getattr(arguments, flag[2:].replace("-", "_"))]
+
+
 def text_form(arguments: argparse.Namespace) -> TextForm:
     """How the flags want IR printed."""
     from npuc.ir.printing import TextForm

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from npuc.ir.errors import UserError
 from npuc.passes.buckets import EXAMPLE, KINDS, SPELLING, Bucket, parse_buckets
 from npuc.tools.command import Outcome, UsageError, duration, progress_bar, size, table
-from npuc.tools.ir_flags import add_ir_flags, instruments, text_form
+from npuc.tools.ir_flags import add_file_flags, add_ir_flags, file_flags, instruments, text_form
 
 if TYPE_CHECKING:
     from npuc.passes.check_passes import CheckOptions
@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     phases.add_argument(
         "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
     )
+    add_file_flags(parser.add_argument_group("reading the file of --compile-from", "as irc opt does"))
     _add_check(parser.add_argument_group("checking passes"))
     add_ir_flags(parser, verify_each=False)
 
@@ -115,12 +116,15 @@ def _add_check(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[repor
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Compile."""
-    final = arguments.compile_to == "emit"
+    as_file = bool(file_flags(arguments))
+    final = arguments.compile_to == "emit" and not as_file
     if final and arguments.output is None:
         raise UsageError(
             "the following arguments are required: -o/--output", "usage: irc compile …", "irc compile"
         )
     watching = instruments(arguments)
+    if as_file:
+        return _file(arguments, watching)
     try:
         return _artifact(arguments, watching) if final else _ir(arguments, watching)
     finally:
@@ -204,6 +208,14 @@ def summary(found: dict[str, Any]) -> str:
 def _weights(found: dict[str, Any]) -> str:
     moved = found["weight_bytes"]
     return f"{size(moved)} of weights" if moved else "no weights (for timing only)"
+
+
+def _file(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
+    from npuc.tools.compile_file import compile_file
+
+    with progress_bar(not arguments.json) as bar:
+        compilation = _compilation(arguments, watching, lambda name: bar(name, None))
+        return compile_file(arguments, compilation, watching)
 
 
 def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:

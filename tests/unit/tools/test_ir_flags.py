@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,91 @@ def test_compile_has_the_same_flags(demo_model: Path, tmp_path: Path, capsys: Ca
     assert re.search(r"%\)  raise-gated$", captured.err, re.MULTILINE)
     assert "graph.gated added" in captured.err
     assert "!t_batch" not in json.loads(captured.out)["text"]
+
+
+@pytest.fixture(scope="module")
+def imported(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration model's graph, which compiles need not import again."""
+    file = tmp_path_factory.mktemp("imported") / "import.mlir"
+    words = ["compile", str(demo_model), "-t", "rngd", "--compile-to", "import", "-o", str(file)]
+    assert irc.main(words) == 0
+    return file
+
+
+@pytest.fixture
+def compile_ir(
+    demo_model: Path, imported: Path, tmp_path: Path, capsys: Capture
+) -> Callable[..., tuple[str, str]]:
+    """What `irc compile` prints when it goes on from a file, up to phase optimize."""
+
+    def run(*flags: str | Path, file: Path = imported, status: int = 0) -> tuple[str, str]:
+        words = ["compile", demo_model, "-t", "rngd", "--compile-from", file, "--compile-to", "optimize"]
+        assert irc.main([*map(str, words), *map(str, flags)]) == status
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    return run
+
+
+def test_compile_dumps_where_and_when_opt_does(
+    compile_ir: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    _, err = compile_ir("--mlir-print-ir-before=dce", "--mlir-print-ir-module-scope", "--dump-filter=@main")
+    assert titles(err) == ["Before DeadCodeElimination (dce) ('@main')"]
+    assert "@layer_kind0" in err
+    _, err = compile_ir("--mlir-print-ir-before-all", "--mlir-print-ir-after-all")
+    assert len(titles(err)) == 2 * 6
+    _, err = compile_ir("--mlir-print-ir-after-change", "--mlir-print-ir-after-failure")
+    assert [title.split()[1] for title in titles(err)] == [
+        "RaiseRmsNormPass", "RaiseRopePass", "RaiseGatedPass", "OutlineRowsPass", "DeadCodeElimination",
+    ]  # fmt: skip
+    tree = tmp_path / "tree"
+    _, err = compile_ir("--mlir-print-ir-after-all", "--mlir-print-ir-tree-dir", tree)
+    assert err == ""
+    names = sorted(path.name for path in (tree / "builtin_module_no-symbol-name").iterdir())
+    assert names[0] == "0_fold-constants.mlir"
+    assert len(names) == 6
+
+
+def test_compile_prints_in_the_form_that_opt_does(compile_ir: Callable[..., tuple[str, str]]) -> None:
+    assert '"graph.linear"(' in compile_ir("--mlir-print-op-generic")[0]
+    assert "elided" not in compile_ir()[0]
+    assert " elided" in compile_ir("--mlir-elide-resource-strings-if-larger=10")[0]
+    assert "<__elided__>" in compile_ir("--mlir-elide-elementsattrs-if-larger=2")[0]
+    assert "loc(unknown)" in compile_ir("--mlir-print-debuginfo")[0]
+
+
+def test_compile_reproducer(
+    compile_ir: Callable[..., tuple[str, str]], imported: Path, tmp_path: Path
+) -> None:
+    faulty, saved = tmp_path / "faulty.mlir", tmp_path / "saved.mlir"
+    faulty.write_text(imported.read_text().replace("@main", "@other"))
+    specialize = ["--compile-to", "specialize", "--decode-buckets", "1x8"]
+    flags = ["--mlir-pass-pipeline-crash-reproducer", saved, "--mlir-pass-pipeline-local-reproducer"]
+    _, err = compile_ir(*specialize, *flags, file=faulty, status=1)
+    assert f"irc: note: pass specialize failed, reproducer written to {saved}" in err
+    _, again = compile_ir("--run-reproducer", file=saved, status=1)
+    assert again.splitlines()[-1].endswith("specialize: the module has no function @main")
+
+
+def test_compile_splits_and_expects(
+    compile_ir: Callable[..., tuple[str, str]], imported: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.mlir"
+    good = imported.read_text()
+    file.write_text(f"{good}// -----\n{good}")
+    out, _ = compile_ir("--split-input-file", file=file)
+    assert out.count("// -----") == 1
+    assert out.count("graph.gated") == 2
+    expected = "// expected-error @unknown {{the module has no function @main}}\n"
+    file.write_text(f"{good}// -----\n{expected}{good.replace('@main', '@other')}")
+    flags = ["--split-input-file", "--verify-diagnostics", "--compile-to=specialize", "--decode-buckets=1x8"]
+    compile_ir(*flags, file=file)
+    file.write_text(f"{expected}{good}")
+    _, err = compile_ir(*flags, file=file, status=1)
+    assert "was not produced" in err
+
+
+def test_flags_about_the_file_need_it(demo_model: Path, capsys: Capture) -> None:
+    assert irc.main(["compile", str(demo_model), "-t", "rngd", "--verify-diagnostics"]) == 2
+    assert "--compile-from" in capsys.readouterr().err
