@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from npuc.ir.arrays import int_array as int_array
 from npuc.ir.shapes import Dim, same_shape, same_size, shape_text, size_text
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
