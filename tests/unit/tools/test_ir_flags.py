@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from npuc.passes.pipeline import phase_pipelines
 from npuc.tools import irc
 
 Capture = pytest.CaptureFixture[str]
@@ -23,6 +24,7 @@ func.func @g() {
   func.return
 }
 """
+OPTIMIZE = phase_pipelines("rngd", [])["optimize"]
 FAILING = 'cse,specialize{target="rngd" buckets="decode_1x16"}'
 
 
@@ -273,7 +275,7 @@ def test_compile_has_the_same_flags(demo_model: Path, tmp_path: Path, capsys: Ca
     captured = capsys.readouterr()
     assert titles(captured.err) == ["After RaiseGatedPass (raise-gated) ('model.layers.0.mlp')"]
     assert "graph.gated silu" in captured.err
-    assert "builtin.module(fold-constants,raise-rms-norm," in captured.err
+    assert f"builtin.module({OPTIMIZE})" in captured.err
     assert re.search(r"%\)  raise-gated$", captured.err, re.MULTILINE)
     assert "graph.gated added" in captured.err
     assert "!t_batch" not in json.loads(captured.out)["text"]
@@ -310,17 +312,17 @@ def test_compile_dumps_where_and_when_opt_does(
     assert titles(err) == ["Before DeadCodeElimination (dce) ('@main')"]
     assert "@layer_kind0" in err
     _, err = compile_ir("--mlir-print-ir-before-all", "--mlir-print-ir-after-all")
-    assert len(titles(err)) == 2 * 6
+    assert len(titles(err)) == 2 * len(OPTIMIZE.split(","))
     _, err = compile_ir("--mlir-print-ir-after-change", "--mlir-print-ir-after-failure")
-    assert [title.split()[1] for title in titles(err)] == [
-        "RaiseRmsNormPass", "RaiseRopePass", "RaiseGatedPass", "OutlineRowsPass", "DeadCodeElimination",
-    ]  # fmt: skip
+    changing = [title.split()[1] for title in titles(err)]
+    assert {"RaiseRmsNormPass", "RaiseRopePass", "RaiseGatedPass"} <= set(changing)
+    assert "FoldConstantsPass" not in changing
     tree = tmp_path / "tree"
     _, err = compile_ir("--mlir-print-ir-after-all", "--mlir-print-ir-tree-dir", tree)
     assert err == ""
     names = sorted(path.name for path in (tree / "builtin_module_no-symbol-name").iterdir())
     assert names[0] == "0_fold-constants.mlir"
-    assert len(names) == 6
+    assert len(names) == len(OPTIMIZE.split(","))
 
 
 def test_compile_prints_in_the_form_that_opt_does(compile_ir: Callable[..., tuple[str, str]]) -> None:
