@@ -262,3 +262,11 @@ def read(root: Path, source: TensorSource) -> Tensor:
     if not buffer:
         return torch.empty(source.shape, dtype=dtype)
     return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype).reshape(source.shape)
+
+
+def read_rows(root: Path, source: TensorSource, start: int, stop: int) -> Tensor:
+    """Rows ``start`` to ``stop`` (exclusive) along the first dimension, as `read`."""
+    row = source.bytes // max(1, source.shape[0])
+    shape = (stop - start, *source.shape[1:])
+    part = TensorSource(source.file, source.offset + start * row, (stop - start) * row, source.dtype, shape)
+    return read(root, part)

@@ -12,7 +12,7 @@ by itself are ``{op = "quantize", scheme, source}``, their scales ``{op = "scale
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 from npuc.frontends.checkpoint import Checkpoint
-from npuc.frontends.safetensors import DTYPES, TensorSource, read
+from npuc.frontends.safetensors import DTYPES, TensorSource, read, read_rows
 from npuc.ir.errors import UserError
 from npuc.ir.graph import WeightOp, element_of, ints, static_shape
 from npuc.ir.nquant import QuantizedType, SchemeAttr
@@ -310,6 +310,31 @@ class WeightReader:
             self._kept[key] = values
         return values
 
+    def rows(self, weight: WeightOp, layer: int | None = None) -> Callable[[int, int], Tensor]:
+        """The function that reads rows ``start`` to ``stop`` (exclusive) of a weight in the compile type.
+
+        Of a byte range, or a slice of its rows, it reads those rows alone; else the whole weight, once.
+        """
+        layers = weight.layer_list
+        source = weight.sources.data[0 if layers is None else layers.index(cast(int, layer))]
+        entries, first = source.data, 0
+        while _operation(entries) == "slice" and _number(entries, "dim") == 0:
+            first += _number(entries, "start")
+            entries = cast(DictionaryAttr, entries["source"]).data
+        shape, kept = static_shape(weight.type), list[Tensor]()
+        if "op" in entries or self._kept is not None or not shape:
+
+            def whole(start: int, stop: int) -> Tensor:
+                if not kept:
+                    kept.append(self.read(weight, layer))
+                return kept[0][start:stop] if shape else kept[0]
+
+            return whole
+        stored, dtype = self._range(entries), torch_type(element_of(weight.type))
+        if stored.shape[1:] != shape[1:] or first + shape[0] > stored.shape[0]:
+            return lambda start, stop: self.read(weight, layer)[start:stop]  # which says what does not fit
+        return lambda start, stop: read_rows(self.root, stored, first + start, first + stop).to(dtype)
+
     def evaluate(self, source: DictionaryAttr) -> Tensor:
         """The values of a recipe, in the file's type."""
         entries: Any = source.data
@@ -372,6 +397,14 @@ def _taken(values: Tensor, dim: int, unit: int, blocks: Sequence[int]) -> Tensor
     """Runs of `unit` elements of a dimension by number; zeros for a negative one."""
     empty = torch.zeros_like(values.narrow(dim, 0, unit))
     return torch.cat([empty if n < 0 else values.narrow(dim, n * unit, unit) for n in blocks], dim)
+
+
+def _operation(entries: Mapping[str, Attribute]) -> str | None:
+    return cast(StringAttr, entries["op"]).data if "op" in entries else None
+
+
+def _number(entries: Mapping[str, Attribute], key: str) -> int:
+    return cast("IntegerAttr[Any]", entries[key]).value.data
 
 
 def _splat(values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import prod
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph, tile
 from npuc.ir.torch_types import torch_type
+from npuc.runtime.ahead import ahead
 from npuc.runtime.manifest import WeightPlacement
-from npuc.runtime.packing import pack
+from npuc.runtime.packing import packed_shape
+from npuc.runtime.packing_groups import pack_groups
 from npuc.runtime.weights import TensorPlan, WeightWriter
 from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, DictionaryAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute
@@ -44,21 +47,31 @@ class ModuleWeights:
         return tuple(found)
 
     def write(self, writer: WeightWriter) -> None:
-        """Reads, packs and writes every tensor, one layer at a time."""
-        for op in self._packed:
-            if not writer.done(op.sym_name.data):
-                writer.write(op.sym_name.data, self.layers(op))
+        """Reads and packs every tensor a few groups at a time, while what is done is being written."""
+        missing = [op for op in self._packed if not writer.done(op.sym_name.data)]
+        made = ahead((op.sym_name.data, piece) for op in missing for piece in self.pieces(op))
+        for name, group in groupby(made, key=itemgetter(0)):
+            writer.write(name, (piece for _, piece in group))
+
+    def pieces(self, op: tile.PackedOp) -> Iterator[torch.Tensor]:
+        """The packed tensor in pieces; of a layer weight the layers in order."""
+        for layer in self._layers(op):
+            yield from self._layer(op, layer)
 
     def layers(self, op: tile.PackedOp) -> Iterator[torch.Tensor]:
         """The packed tensor of each layer in order (of a weight outside the layers, the one)."""
-        weight = self._weights[op.weight.string_value()]
-        recipe = [_step(s) for s in op.recipe]
-        dtype = torch_type(op.type.element_type)
-        for layer in [None] if op.layers is None else tile.ints(op.layers):
-            values = self._reader.read(weight, layer)
-            packed = pack(values.to(dtype), recipe)
-            assert packed.numel() == prod(op.type.get_shape())
-            yield packed
+        for layer in self._layers(op):
+            yield torch.cat(list(self._layer(op, layer)))
+
+    def _layers(self, op: tile.PackedOp) -> Sequence[int | None]:
+        return [None] if op.layers is None else tile.ints(op.layers)
+
+    def _layer(self, op: tile.PackedOp, layer: int | None) -> Iterator[torch.Tensor]:
+        weight, dtype = self._weights[op.weight.string_value()], torch_type(op.type.element_type)
+        rows = self._reader.rows(weight, layer)
+        recipe, shape = [_step(s) for s in op.recipe], graph.static_shape(weight.type)
+        assert packed_shape(shape, recipe) == tuple(op.type.get_shape())
+        yield from pack_groups(lambda start, stop: rows(start, stop).to(dtype), shape, recipe)
 
 
 def _shape(op: tile.PackedOp) -> tuple[int, ...]:

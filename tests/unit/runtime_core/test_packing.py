@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from npuc.ir.errors import UserError
-from npuc.runtime.packing import pack, pack_groups, packed_shape, rows_per_group, unpack
+from npuc.runtime.packing import pack, packed_shape, unpack
+from npuc.runtime.packing_groups import pack_groups
 
 BLOCKED = [
     {"op": "pad", "shape": [8, 6]},
@@ -80,10 +81,32 @@ def test_groups_read_only_their_rows() -> None:
         reads.append((start, stop))
         return w[start:stop]
 
-    assert rows_per_group(w.shape, BLOCKED) == 2
     pieces = list(pack_groups(read_rows, w.shape, BLOCKED, max_elements=1))
     assert reads == [(0, 2), (2, 4), (4, 6), (6, 7)]
     assert torch.equal(torch.cat(pieces), pack(w, BLOCKED))
+
+
+def test_groups_of_rows_that_lie_apart() -> None:
+    """As linear layers are packed: every slice has rows of its own, a tile takes a few of each slice."""
+    slices, tiles, rows, width = 4, 3, 2, 5
+    w = torch.arange(22.0 * width).reshape(22, width)
+    recipe: list[dict[str, Any]] = [
+        {"op": "pad", "shape": [slices * tiles * rows, 6]},
+        {"op": "reshape", "shape": [slices, tiles, rows, 2, 3]},
+        {"op": "permute", "perm": [1, 3, 0, 2, 4]},
+        {"op": "reshape", "shape": [tiles, 2, slices, rows * 3]},
+    ]
+    reads: list[tuple[int, int]] = []
+
+    def read_rows(start: int, stop: int) -> torch.Tensor:
+        reads.append((start, stop))
+        return w[start:stop]
+
+    pieces = list(pack_groups(read_rows, w.shape, recipe, max_elements=1))
+    assert len(pieces) == tiles
+    assert reads[:4] == [(0, 2), (6, 8), (12, 14), (18, 20)]
+    assert sum(stop - start for start, stop in reads) == 22
+    assert torch.equal(torch.cat(pieces), pack(w, recipe))
 
 
 @pytest.mark.parametrize(
