@@ -201,7 +201,10 @@ class Layers:
 
     @contextmanager
     def opaque(self) -> Generator[None]:
-        """Every layer call becomes ``npuc::layer``; the calls are those of the discovery, in order."""
+        """Every layer call becomes ``npuc::layer``; the calls are those of the discovery, in order.
+
+        The layers' parameters are out of sight: tracing would make inputs of all of them.
+        """
         calls = iter(self.calls)
 
         def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
@@ -212,8 +215,20 @@ class Layers:
 
             return call
 
-        with self._hooked(wrap):
+        with self._hooked(wrap), self._without_tensors():
             yield
+
+    @contextmanager
+    def _without_tensors(self) -> Generator[None]:
+        parts = [part for _, _, module, _ in self._members for part in module.modules()]
+        saved = [(part, part._parameters, part._buffers) for part in parts]
+        try:
+            for part in parts:
+                part._parameters, part._buffers = {}, {}
+            yield
+        finally:
+            for part, parameters, buffers in saved:
+                part._parameters, part._buffers = parameters, buffers
 
     def _discover(self, path: str, index: int, module: nn.Module, text: str, args: Any, kwargs: Any) -> Any:
         leaves, tensors, spec = _inputs(args, kwargs)
