@@ -220,15 +220,16 @@ class Layers:
 
     @contextmanager
     def _without_tensors(self) -> Generator[None]:
-        parts = [part for _, _, module, _ in self._members for part in module.modules()]
-        saved = [(part, part._parameters, part._buffers) for part in parts]
+        held = ("_parameters", "_buffers")
+        places = [vars(part) for _, _, module, _ in self._members for part in module.modules()]
+        saved = [{name: place[name] for name in held} for place in places]
         try:
-            for part in parts:
-                part._parameters, part._buffers = {}, {}
+            for place in places:
+                place.update({name: {} for name in held})
             yield
         finally:
-            for part, parameters, buffers in saved:
-                part._parameters, part._buffers = parameters, buffers
+            for place, tensors in zip(places, saved, strict=True):
+                place.update(tensors)
 
     def _discover(self, path: str, index: int, module: nn.Module, text: str, args: Any, kwargs: Any) -> Any:
         leaves, tensors, spec = _inputs(args, kwargs)

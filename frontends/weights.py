@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -315,25 +315,31 @@ class WeightReader:
 
         Of a byte range, or a slice of its rows, it reads those rows alone; else the whole weight, once.
         """
-        layers = weight.layer_list
+        layers, shape = weight.layer_list, static_shape(weight.type)
         source = weight.sources.data[0 if layers is None else layers.index(cast(int, layer))]
-        entries, first = source.data, 0
-        while _operation(entries) == "slice" and _number(entries, "dim") == 0:
-            first += _number(entries, "start")
+        found = self._row_range(source, shape) if shape and self._kept is None else None
+        if found is not None:
+            stored, first, dtype = *found, torch_type(element_of(weight.type))
+            return lambda start, stop: read_rows(self.root, stored, first + start, first + stop).to(dtype)
+        whole = cache(lambda: self.read(weight, layer))
+        return lambda start, stop: whole()[start:stop] if shape else whole()
+
+    def _row_range(self, source: DictionaryAttr, shape: tuple[int, ...]) -> tuple[TensorSource, int] | None:
+        """The byte range that holds a recipe's rows one after the other, and which row is the first."""
+        entries, first, rows = source.data, 0, shape[0]
+        while _operation(entries) in ("slice", "shard") and _number(entries, "dim") == 0:
+            if _operation(entries) == "slice":
+                first, rows = first + _number(entries, "start"), 0  # how many there are is not known
+            elif rows:
+                first, rows = first + self.rank * rows, rows * _number(entries, "parts")
+            else:
+                return None
             entries = cast(DictionaryAttr, entries["source"]).data
-        shape, kept = static_shape(weight.type), list[Tensor]()
-        if "op" in entries or self._kept is not None or not shape:
-
-            def whole(start: int, stop: int) -> Tensor:
-                if not kept:
-                    kept.append(self.read(weight, layer))
-                return kept[0][start:stop] if shape else kept[0]
-
-            return whole
-        stored, dtype = self._range(entries), torch_type(element_of(weight.type))
-        if stored.shape[1:] != shape[1:] or first + shape[0] > stored.shape[0]:
-            return lambda start, stop: self.read(weight, layer)[start:stop]  # which says what does not fit
-        return lambda start, stop: read_rows(self.root, stored, first + start, first + stop).to(dtype)
+        if "op" in entries:
+            return None
+        stored = self._range(entries)
+        fits = stored.shape[1:] == shape[1:] and first + shape[0] <= stored.shape[0]
+        return (stored, first) if fits else None
 
     def evaluate(self, source: DictionaryAttr) -> Tensor:
         """The values of a recipe, in the file's type."""

@@ -34,6 +34,7 @@ from npuc.passes.pipeline import (
     pipeline_string,
 )
 from npuc.passes.quantization_recipe import quantization_recipe
+from npuc.passes.resume import resume_key
 from npuc.passes.target_option import is_description, machine_of
 from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, debug_file, rank_file
 from npuc.runtime.manifest import (
@@ -239,13 +240,13 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         UserError: when the checkpoint, the options, a pass or the output directory are at fault.
     """
     start = perf_counter()
-    with ArtifactWriter(output) as writer:
+    checkpoint = open_checkpoint(
+        compilation.model, revision=compilation.revision, local_files_only=compilation.local_files_only
+    )
+    with ArtifactWriter(output, key=resume_key(compilation, checkpoint)) as writer:
         module, buckets = compilation.lowered()
         emit_start = perf_counter()
         compilation._tell("emit")  # pyright: ignore[reportPrivateUsage]
-        checkpoint = open_checkpoint(
-            compilation.model, revision=compilation.revision, local_files_only=compilation.local_files_only
-        )
         emitted = emit_programs(module, compilation.target)
         for program in emitted:
             writer.add_program(program.name, program_bytes(program.program))
@@ -329,7 +330,7 @@ def _write_weights(
 ) -> tuple[RankWeights, ...]:
     """Reads, packs and writes the weights; returns where they go."""
     weights = ModuleWeights(module, checkpoint.root)
-    weight_writer = writer.weights(weights.plan())
+    weight_writer = writer.weights(weights.plan(), recipe=weights.recipe())
     weights.write(weight_writer)
     header = weight_writer.close()
     base, _ = memory_map(module)["weights"]

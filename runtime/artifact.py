@@ -183,11 +183,15 @@ class ArtifactWriter:
             if source.is_file():
                 self.add_file(f"model/{name}", source.read_bytes())
 
-    def weights(self, plan: Sequence[TensorPlan], rank: int = 0) -> WeightWriter:
-        """A writer of one rank's weights; close it before :meth:`finish`."""
+    def weights(self, plan: Sequence[TensorPlan], rank: int = 0, recipe: str = "") -> WeightWriter:
+        """A writer of one rank's weights; close it before :meth:`finish`.
+
+        Args:
+            recipe: what decides their values, beside the plan: an interrupted file of another is begun anew.
+        """
         target = self._build / rank_file(rank)
         target.parent.mkdir(parents=True, exist_ok=True)
-        writer = WeightWriter(target, plan)
+        writer = WeightWriter(target, plan, recipe)
         self._open_weights.append(writer)
         return writer
 

@@ -34,6 +34,10 @@ class ModuleWeights:
         """The tensors of the weight file; of a layer weight, one with the layer in front."""
         return [TensorPlan(p.sym_name.data, str(p.type.element_type), _shape(p)) for p in self._packed]
 
+    def recipe(self) -> str:
+        """What decides the tensors' values, as text: where they are read and how they are packed."""
+        return "\n".join(str(op) for op in (*self._weights.values(), *self._packed))
+
     def placements(self, base: int) -> tuple[WeightPlacement, ...]:
         """Where each tensor goes in main memory, given the weights region's base."""
         found: list[WeightPlacement] = []

@@ -69,9 +69,10 @@ class WeightWriter:
     Args:
         path: the final path; until :meth:`close` the data is in ``PATH.partial``.
         plan: all tensors, in file order.
+        recipe: what decides their values, beside the plan; a file of another recipe is not resumed.
     """
 
-    def __init__(self, path: Path, plan: Sequence[TensorPlan]) -> None:
+    def __init__(self, path: Path, plan: Sequence[TensorPlan], recipe: str = "") -> None:
         self.path = path
         self._plan = {tensor.name: tensor for tensor in plan}
         if len(self._plan) != len(plan):
@@ -81,7 +82,7 @@ class WeightWriter:
         self._offsets = dict(zip(self._plan, _starts(plan, len(header)), strict=True))
         self._partial = path.with_name(path.name + ".partial")
         self._journal = path.with_name(path.name + ".journal")
-        self._identity = hashlib.sha256(header).hexdigest()
+        self._identity = hashlib.sha256(header + recipe.encode()).hexdigest()
         self._crcs = self._resumed()
         self._file = self._open(len(header) + sum(t.bytes for t in plan))
 

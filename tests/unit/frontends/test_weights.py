@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -55,6 +56,36 @@ def test_recorded_recipes(name: str, folder: Path) -> None:
     want = CASES[name](A, B).float()
     assert tuple(result.shape) == tuple(want.shape)
     assert torch.equal(WeightReader(folder).evaluate(result.recipe).float(), want)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rows_are_read_alone(folder: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a slice, or of a rank's share, are byte ranges; rows of anything else come of the whole."""
+    a, b = sources(folder)
+    shard = recipe("shard", recipe("slice", a, dim=0, start=1, stop=3), dim=0, parts=2)
+    half = recipe("shard", recipe("reshape", b, shape=(6, 2)), dim=0, parts=2)
+    first = recipe("slice", a, dim=0, start=0, stop=2)
+    cases = [
+        (recipe("slice", a, dim=0, start=1, stop=3), A[1:3], True),
+        (recipe("shard", first, dim=0, parts=2), A[rank : rank + 1], True),
+        (shard, A[1 + rank : 2 + rank], True),
+        (recipe("slice", a, dim=1, start=1, stop=3), A[:, 1:3], False),
+        (recipe("slice", half, dim=0, start=1, stop=3), B.reshape(6, 2)[3 * rank + 1 : 3 * rank + 3], False),
+    ]
+    for source, want, ranged in cases:
+        reader = WeightReader(folder, rank=rank)
+        weight = WeightOp("w", TensorType(f32, list(want.shape)), [source])
+        whole: list[DictionaryAttr] = []
+
+        def evaluate(source: DictionaryAttr, reader: WeightReader = reader, seen: Any = whole) -> Tensor:
+            seen.append(source)
+            return WeightReader.evaluate(reader, source)
+
+        monkeypatch.setattr(reader, "evaluate", evaluate)
+        rows = reader.rows(weight)
+        for start in range(want.shape[0]):
+            assert torch.equal(rows(start, start + 1), want[start : start + 1])
+        assert bool(whole) != ranged
 
 
 def test_conversions_that_compute_have_no_recipe(folder: Path) -> None:
