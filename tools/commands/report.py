@@ -2,7 +2,7 @@
 
 The IR after every pass and what the pass changed, each operation at every level down to its commands and
 back, graphs, timelines, memory, roofline, weights. The IR that the artifact keeps is lowered once more to see
-it happen; the checkpoint is not needed.
+it happen; the checkpoint is needed only to compare values (--against).
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="html; graphs for Google's Model Explorer; timelines for Perfetto and chrome://tracing",
     )
 
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="the checkpoint: show how far values move after each pass, and by layer",
+    )
+
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Write a report."""
@@ -43,7 +49,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     output = arguments.output or name.with_name(name.name + FORMATS[arguments.format])
     with progress_bar(not arguments.json) as bar:
         bar("report", None)
-        text = _text(artifact, arguments.format)
+        text = _text(artifact, arguments.format, arguments.against)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -53,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     return Outcome(data, f"{output}: {size(written)}")
 
 
-def _text(artifact: Artifact, form: str) -> str:
+def _text(artifact: Artifact, form: str, model: str | None) -> str:
     if form == "chrome-trace":
         from npuc.tools.report.traces import trace_of
 
@@ -65,4 +71,4 @@ def _text(artifact: Artifact, form: str) -> str:
     from npuc.tools.report.document import document
     from npuc.tools.report.facts import report_data
 
-    return document(report_data(artifact))
+    return document(report_data(artifact, model))

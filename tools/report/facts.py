@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import npuc
 from npuc.ir.legality import PHASES
-from npuc.passes.instrumentation import Instrument
 from npuc.runtime.artifact import Artifact
 from npuc.tools.report.graph_view import Graph, rows_of
 from npuc.tools.report.programs import facts_of, machine_data, program_data
@@ -16,14 +14,23 @@ from npuc.tools.report.recompile import Recompiled, recompile
 from npuc.tools.report.weights_table import weights_data
 from npuc.tools.roofline import model_sizes
 
+if TYPE_CHECKING:
+    from npuc.tools.report.drift import Drift
 
-def report_data(artifact: Artifact, instruments: Sequence[Instrument] = ()) -> dict[str, Any]:
+
+def report_data(artifact: Artifact, model: str | None = None) -> dict[str, Any]:
     """The facts about an artifact, for the page.
 
+    Args:
+        model: its checkpoint; None to compare no values.
+
     Raises:
-        UserError: when the artifact keeps no IR, is damaged, or cannot be lowered by this compiler.
+        UserError: when the artifact keeps no IR, is damaged, or cannot be lowered by this compiler, or when
+            the checkpoint is another.
     """
-    found, sizes = recompile(artifact, instruments), model_sizes(artifact.model_path)
+    drift = None if model is None else _drift(artifact, model)
+    found = recompile(artifact, () if drift is None else (drift,))
+    sizes = model_sizes(artifact.model_path)
     facts = [facts_of(artifact, found, program) for program in artifact.manifest.programs]
     return {
         "about": _about(artifact, found),
@@ -34,8 +41,15 @@ def report_data(artifact: Artifact, instruments: Sequence[Instrument] = ()) -> d
         },
         "programs": [program_data(artifact, found, one, sizes) for one in facts],
         "weights": weights_data(found.module),
+        "drift": None if drift is None else drift.data(),
         "regions": {name: asdict(region) for name, region in artifact.manifest.memory.items()},
     }
+
+
+def _drift(artifact: Artifact, model: str) -> Drift:
+    from npuc.tools.report.drift import Drift, evaluator_of
+
+    return Drift(evaluator_of(artifact, model))
 
 
 def _about(artifact: Artifact, found: Recompiled) -> dict[str, Any]:

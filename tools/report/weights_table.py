@@ -59,4 +59,4 @@ def _types(source: Attribute) -> set[str]:
 
 
 def _quantization(element: Attribute) -> str:
-    return str(element) if isinstance(element, QuantizedType) else ""
+    return str(element)[len("!nquant.quantized<") : -1] if isinstance(element, QuantizedType) else ""

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from npuc.runtime.artifact import Artifact
 from npuc.tools import irc
+from npuc.tools.report.drift import errors_by_layer
 from npuc.tools.report.facts import report_data
 from npuc.tools.report.memory_map import Buffer, Span, lives
 from npuc.tools.report.stages import absorbed
 
 MODULE = re.compile(r'module = "([^"]+)"')
-FLAGS = ["-t", "rngd", "--prefill-buckets", "2x8", "--decode-buckets", "1x16", "--no-weights"]
+FLAGS = ["-t", "rngd", "--prefill-buckets", "2x8", "--decode-buckets", "1x16"]
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +136,34 @@ def test_artifact_without_ir_is_refused(
     assert not (out / "debug").exists()
     assert irc.main(["report", str(out)]) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("(compile it without --no-debug)")
+
+
+def test_drift_is_that_of_the_passes(demo_model: Path, artifact: Path, tmp_path: Path) -> None:
+    out, start = tmp_path / "out", artifact / "debug" / "import.mlir"
+    flags = ["-t", "rngd", "--decode-buckets", "1x4", "--quantize", "w8a16"]
+    words = ["compile", str(demo_model), "-o", str(out), *flags, "--compile-from", str(start)]
+    assert irc.main(words) == 0
+    drift = report_data(Artifact(out), str(demo_model))["drift"]
+    figures = {found["name"]: found.get("max_rel_error") for found in drift["passes"]}
+    assert figures["raise-rms-norm"] < 1e-6
+    assert 1e-3 < figures["quantize-weights"] < 0.1
+    assert figures["lower-to-npu"] == pytest.approx(figures["quantize-weights"], rel=0.05)
+    layers = {layer["module"]: dict(zip(drift["phases"], layer["errors"])) for layer in drift["layers"]}
+    assert {f"model.layers.{i}" for i in range(4)} <= set(layers)
+    for i in range(4):
+        assert layers[f"model.layers.{i}"]["optimize"] < 1e-6
+        assert layers[f"model.layers.{i}"]["quantize"] > 1e-4
+    assert layers["model.embed_tokens"]["quantize"] == 0
+
+
+def test_drift_needs_the_same_model(artifact: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = shared / "models" / "stories260K"
+    assert irc.main(["report", str(artifact), "--against", str(other)]) == 1
+    assert "is not that of model, which was compiled" in capsys.readouterr().err
+
+
+def test_layers_compare_what_both_sides_have() -> None:
+    a, b, c = torch.ones(3), torch.tensor([1.0, 1.0, 1.5]), torch.zeros(2)
+    expected = {("m.layers.0.mlp", 0, 1, 0): [a], ("m.norm", None, 2, 0): [a], ("m.head", None, 3, 0): [c]}
+    found = {("m.layers.0.mlp", 0, 1, 0): [b], ("m.norm", None, 2, 0): [a], ("m.head", None, 3, 0): [a]}
+    assert errors_by_layer(found, expected) == {"m.layers.0": 0.5, "m.norm": 0.0}

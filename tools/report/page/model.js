@@ -59,6 +59,13 @@ class Model {
     return [...this.modules].filter(([, own]) => meant.some((origin) => own.has(origin))).map(([module]) => module);
   }
 
+  /** The operations of a module and of those in it; the number of a layer means all layers of its kind. */
+  within(module) {
+    const general = module.replace(/\.\d+(?=\.|$)/g, ".{}");
+    const own = [...this.modules].filter(([name]) => name === general || name.startsWith(`${general}.`));
+    return own.flatMap(([, origins]) => [...origins]);
+  }
+
   /** Numbers of the commands of a program that come from some origins. */
   commandsOf(program, origins) {
     const wanted = this.reached(this.last, origins);

@@ -2,7 +2,7 @@
 
 const WEIGHT_COLUMNS = [
   ["weight", (w) => w.name, "mono"], ["layers", (w) => w.layers, "num"], ["shape", (w) => w.shape.join(" × "), "num"], ["checkpoint", (w) => w.stored.join(", ")],
-  ["type", (w) => w.type], ["quantization", (w) => w.quantization || "none"], ["packed as", (w) => `${w.packed_shape.join(" × ")} ${w.packed_type}`, "num"],
+  ["type", (w) => (w.quantization ? w.quantization.split(" : ")[1].split(",")[0] : w.type)], ["quantization", (w) => w.quantization || "none"], ["packed as", (w) => `${w.packed_shape.join(" × ")} ${w.packed_type}`, "num"],
   ["padding", (w) => w.padding, "num", percent], ["bytes", (w) => w.bytes, "num", bytes], ["address", (w) => w.offset, "num", (n) => `0x${n.toString(16)}`],
   ["layer stride", (w) => w.stride, "num", (n) => (n ? bytes(n) : "")],
 ];
@@ -40,16 +40,16 @@ function driftView(app, main) {
   main.append(make("p", { class: "note" }, `What the IR computes after each pass, compared with the IR at the start (${drift.calls.join(", ")}).`),
     make("h2", {}, "Logits after each pass"),
     table(["pass", "largest error", "of the largest logit", "cosine"], drift.passes.map((p) => make("tr", {},
-      make("td", { class: "mono" }, p.name), number(scientific(p.max_abs_error)), number(scientific(p.max_rel_error)), number(p.cosine.toFixed(8))))),
+      make("td", { class: "mono" }, p.name), p.error ? make("td", { class: "soft", colspan: 3 }, p.error) : [number(scientific(p.max_abs_error)), number(scientific(p.max_rel_error)), number(p.cosine === null ? "" : p.cosine.toFixed(8))]))),
     make("h2", {}, "Largest relative error of a layer's values after each phase"), layerTable(app, drift));
 }
 
-const scientific = (v) => (v ? v.toExponential(2) : "0");
+const scientific = (v) => (v === null ? "not finite" : v ? v.toExponential(2) : "0");
 
 function layerTable(app, drift) {
   const most = Math.max(...drift.layers.flatMap((l) => l.errors), 1e-12);
   const shade = (v) => (v ? Math.max(0.06, 0.75 * (1 + Math.log10(v / most) / 8)) : 0);
-  return table(["module", ...drift.phases], drift.layers.map((l) => make("tr", { class: "pick", click: () => app.selectModule(l.pattern) },
+  return table(["module", ...drift.phases], drift.layers.map((l) => make("tr", { class: "pick", click: () => app.select(app.model.within(l.module)) },
     make("td", { class: "mono" }, l.module), l.errors.map((v) => make("td", {
       class: "num", style: `background:color-mix(in srgb, var(--c1) ${Math.round(100 * Math.max(0, shade(v)))}%, transparent)` }, v === null ? "" : scientific(v))))));
 }
