@@ -108,7 +108,7 @@ def linear(
     added = None if bias is None else _wide(bias)
     if scale is None:
         return F.linear(_wide(x), _wide(weight), added).to(dtype or x.dtype)
-    value = F.linear(_wide(x), _wide(weight)) * scale
+    value = F.linear(x.float(), weight.float()) * scale  # of any types: they may be stored values
     return (value if added is None else value + added).to(dtype or x.dtype)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from npuc.frontends.weights import recipe
 from npuc.ir import graph
@@ -31,6 +32,7 @@ class QuantizeWeightsPass(ModulePass):
     """
 
     name = "quantize-weights"
+    rounds_values: ClassVar[bool] = True  # a check of passes tells how far, and goes on from there
     scheme: str
     ignore: tuple[str, ...] = ()
 

@@ -89,9 +89,11 @@ def _round_weights(model: nn.Module, exact: nn.Module, pattern: str, where: str)
         exact: the same in float32, with the values of the checkpoint.
     """
     path = re.escape(pattern).replace(re.escape("{}"), r"\d+")
-    # The head may share the embedding's weight, and is then called by that name.
-    named = [name for name, _ in exact.named_modules(remove_duplicate=False) if re.fullmatch(path, name)]
-    layers = [name for name in named if not isinstance(exact.get_submodule(name), nn.Embedding)]
+    held = {name: getattr(module, "weight", None) for name, module in exact.named_modules()}
+    weights = [id(weight) for name, weight in held.items() if weight is not None and re.fullmatch(path, name)]
+    # The head may share the embedding's weight, and is then called by that name; the embedding stays.
+    sharing = [name for name, weight in held.items() if id(weight) in weights]
+    layers = [name for name in sharing if not isinstance(exact.get_submodule(name), nn.Embedding)]
     if not layers:
         message = f"the reference has no linear layer {pattern}, whose weight the artifact has rounded"
         raise UserError("bad-reference", message, where=where, remedy="give the checkpoint that was compiled")

@@ -66,22 +66,36 @@ def _artifact(path: Path, check: bool) -> Outcome:
         ["context", f"{manifest.max_context} positions, {manifest.slots} cache slots"],
         ["memory", ", ".join(f"{name} {size(region.bytes)}" for name, region in manifest.memory.items())],
     ]
+    if manifest.recipe is not None:
+        rows.append(["quantization", _quantization(manifest.recipe)])
     if not manifest.weights:
         rows.append(["weights", "none: for timing only"])
     programs = [[f"  {p.name}", size(sizes[p.file]), ", ".join(p.entries)] for p in manifest.programs]
     files = [[f"  {entry.path}", size(entry.bytes), entry.sha256[:16]] for entry in manifest.files]
+    quantized = [] if manifest.recipe is None else manifest.recipe["weights"]
+    weights = [[f"  {w['name']}", w["type"], f"by the {w['by']}"] for w in quantized]
+    listed = ["", "Quantized weights:", table(weights)] if weights else []
     note = ["", "Every file has the hash that the manifest says."] if check else []
     text = [
         table(rows),
         "",
         "Programs:",
         table(programs, right=(1,)),
+        *listed,
         "",
         "Files:",
         table(files, right=(1,)),
         *note,
     ]
     return Outcome(data, "\n".join(text))
+
+
+def _quantization(recipe: Mapping[str, Any]) -> str:
+    """What is quantized by whom."""
+    scheme = recipe["scheme"]
+    by = [scheme] if scheme is not None else []
+    by += ["checkpoint"] if recipe["checkpoint"] else []
+    return " and ".join(by) + (", inputs too" if recipe["inputs"] else "")
 
 
 def _program(path: Path) -> Outcome:
@@ -112,11 +126,15 @@ def _tensors(path: Path, tensors: Mapping[str, TensorSource], config: dict[str, 
         "format": "safetensors",
         "architecture": listed[0],
         "bytes": total,
+        "quantization": config.get("quantization_config"),
         "tensors": [
             {"name": name, "type": tensor.dtype, "shape": list(tensor.shape)}
             for name, tensor in tensors.items()
         ],
     }
     rows = [[name, t.dtype, "x".join(map(str, t.shape)) or "scalar"] for name, t in tensors.items()]
-    head = f"{path}: {listed[0] or 'safetensors'}, {len(tensors)} tensors, {size(total)}"
+    declared = config.get("quantization_config")
+    method = declared.get("quant_method", "unknown method") if isinstance(declared, Mapping) else None
+    quantized = "" if method is None else f", quantized ({method})"
+    head = f"{path}: {listed[0] or 'safetensors'}, {len(tensors)} tensors, {size(total)}{quantized}"
     return Outcome(data, f"{head}\n\n{table(rows)}")
