@@ -15,7 +15,7 @@ from npuc.tools.command import Outcome
 
 FAULTY = """
 func.func @f(%a : tensor<2x8xf32>, %b : tensor<4x9xf32>) {
-  %c = "graph.linear"(%a, %b) {module = "model.layers.{}.mlp"} :
+  %c = "graph.linear"(%a, %b) {operandSegmentSizes = array<i32: 1, 1, 0, 0>, module = "model.layers.{}.mlp"} :
     (tensor<2x8xf32>, tensor<4x9xf32>) -> tensor<2x4xf32>
   func.return
 }
