@@ -45,6 +45,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("opt", "run passes over an IR file"),
         Entry("bisect", "the first pass, operation or command that changes what is computed"),
         Entry("report", "everything about an artifact, in one HTML file"),
+        Entry("gui", "try passes on an IR file in the terminal"),
         Entry("diff", "compare two IR files, programs or artifacts"),
         Entry("passes", "list the passes"),
         Entry("dialects", "list the dialects and their operations"),
