@@ -222,7 +222,8 @@ class _Allocator:
         roots: dict[SSAValue, str] = {op.result: name for op, name in names.items()}
         alternating = {names[op] for op in names if copies_of(op) > 1}
         live = lifetimes(list(steps_of(function.body.block, roots, calls)), alternating)
-        alignment = MAIN_ALIGNMENT if memory.main else max(memory.write_granule, memory.word)
+        widest = max(kind.bits for kind in self.machine.element_types.values()) // 8
+        alignment = MAIN_ALIGNMENT if memory.main else max(memory.write_granule, memory.word, widest)
         buffers: list[Buffer] = []
         own = _allocs(function, memory)
         strides = {op: align(buffer_bytes(self.machine, op.result), alignment) for op in own}

@@ -35,6 +35,14 @@ class Bucket:
         return (self.batch, *middle, self.length)
 
     @property
+    def attended(self) -> int:
+        """The positions that its programs attend to; two at least, since a dimension of one broadcasts.
+
+        The second of a length of one is never valid.
+        """
+        return max(2, self.length)
+
+    @property
     def name(self) -> str:
         """``prefill_1x128``, ``decode_4x1024``, ``extend_1x128x512``."""
         return f"{self.kind}_{self}"

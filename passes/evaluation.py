@@ -93,7 +93,7 @@ class Call:
     def runtime(self) -> Runtime:
         """The runtime parameters: row b uses slot b."""
         rows = range(self.bucket.batch)
-        return Runtime(list(rows), list(self.position), list(self.valid), self.bucket.length)
+        return Runtime(list(rows), list(self.position), list(self.valid), self.bucket.attended)
 
 
 class _AnyLevel(Interpreter):
@@ -188,11 +188,11 @@ class Evaluator:
 
     def _interpreter(self, module: ModuleOp, program: ModuleOp | None, call: Call, rank: int) -> Interpreter:
         """The interpreter of a rank's program, with its caches and weights."""
-        caches = Caches(call.bucket.length)
+        caches = Caches(call.bucket.attended)
         declarations = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.CacheDeclOp)}
         for name, heads, sizes, layers, kind in cache_shapes(module, rank):
             for part, table in enumerate((caches.keys, caches.values)):
-                shape = (call.bucket.length, sizes[part])
+                shape = (call.bucket.attended, sizes[part])
                 table[name] = filled(heads, shape, layers, call.bucket.batch, part, kind)
         interpreter = _AnyLevel(program or module, self.reader(rank), caches, None)
         weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}

@@ -52,7 +52,7 @@ def _bucket_module(functions: list[FuncOp], bucket: Bucket, geometry: Geometry) 
     values = {
         "batch": bucket.batch,
         "new_tokens": bucket.new_tokens,
-        "length": bucket.length,
+        "length": bucket.attended,
     }
     module.attributes["npuc.bucket"] = DictionaryAttr(
         {"kind": StringAttr(bucket.kind), **{k: IntegerAttr(v, 64) for k, v in values.items()}}
