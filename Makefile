@@ -15,7 +15,7 @@ export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/build/pyright
 export PRE_COMMIT_HOME := $(CURDIR)/build/pre-commit
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install demo demo-model test lint pyright format typing hooks clean
+.PHONY: help install demo demo-model test numbers lint pyright format typing hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ demo-model: $(STAMPS)/run ## train the demonstration model again (about ten minu
 
 test: $(STAMPS)/dev ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS)
+
+numbers: $(STAMPS)/dev ## measure the models beside the repository, write docs/numbers.md (five minutes)
+	PYTHONPATH=tests/bench:tests/e2e $(BIN)/python tests/bench/measure_models.py
 
 lint: $(STAMPS)/dev pyright ## ruff and pyright, as in continuous integration
 	$(BIN)/ruff check .

@@ -124,7 +124,7 @@ Promised: a mean cosine of at least {cosine} and perplexities that differ by at 
 
 ## The driver
 
-`irc --help`, promised within {promised} s: {help:.2f} s, the median of several runs on two cores. Compiling:
+`irc --help`, promised within {promised} s: {help:.2f} s, the best of several runs on two cores. Compiling:
 
 {cost_table}
 """
