@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -160,6 +160,8 @@ class _Context:
                 destination.name_hint = "result"
                 if low.on_host(value):
                     low.destinations[value] = _logits_view(destination, value)
+        else:
+            low.destinations.update(_in_place(function, carried))
         _lower_block(low, function.body.block, list(carried))
         kind = FunctionType.from_lists([a.type for a in block.args], [])
         return FuncOp(name, kind, Region(block), "private")
@@ -196,6 +198,21 @@ def _argument_view(argument: SSAValue, kind: Attribute) -> View:
         chunk = placement.chunk.data
         return dense(argument, (*shape[:-1], chunk), shape[-1], chunk)
     return dense(argument, shape or (1,))
+
+
+def _in_place(function: FuncOp, carried: Sequence[SSAValue]) -> Iterator[tuple[SSAValue, View]]:
+    """Results that may be written over the arguments they replace: tiles of rows that are a sum with them."""
+    for argument, buffer, value in zip(function.body.block.args, carried, _returned(function), strict=False):
+        rows = value.owner
+        if not isinstance(rows, graph.RowsOp) or argument.type != value.type:
+            continue
+        if not isinstance(rows.yielded.values[0].owner, graph.BinaryOp):
+            continue
+        order = {op: number for number, op in enumerate(function.body.block.ops)}
+        along = dict(zip(rows.inputs, rows.dims[0], strict=True))
+        if len(rows.outputs) == 1 and along.get(argument, -1) == rows.dims[1][0]:
+            if all(order.get(use.operation, -1) <= order[rows] for use in argument.uses):
+                yield value, _argument_view(buffer, value.type)
 
 
 def _returned(function: FuncOp) -> Sequence[SSAValue]:
@@ -240,6 +257,7 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
     count = graph.static_shape(result)[dim] // rows
     outer, index = low.emit.block, None
     if count > 1:
+        attention.prepare(low, op)
         loop = tile.ForOp(count)
         loop.induction.name_hint = "rows"
         low.emit.add(loop)
@@ -253,6 +271,7 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
         low.destinations[value] = _window(view, d, rows, index)
     _lower_block(low, block, [])
     low.emit.block = outer
+    low.loaded.clear()
     for value, view in zip(op.outputs, outputs, strict=True):
         low.values[value] = view
 

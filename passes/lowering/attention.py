@@ -55,85 +55,123 @@ def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
         raise PassFailedException("lower-to-tile: attention without a cache or a mask has no lowering")
     query = low.view(op.query)
     mask = low.view(op.mask)
-    batch, heads, rows, key_size = query.shape
-    _, kv_heads, _, value_size = graph.static_shape(op.values)
-    keys = low.emit.geometry.chunk(low.length)
-    shape = _Shape(kv_heads, heads // kv_heads, rows, keys, key_size, value_size)
-    target = low.emit.replicated((batch, rows, heads, value_size), element_type(op.result))
+    batch, heads, rows, _ = query.shape
+    shape = _shape_of(low, op)
+    target = low.emit.replicated((batch, rows, heads, shape.value_size), element_type(op.result))
     at_once = shape.heads_at_once(low, element_bytes(query))
     outer, row = enter_rows(low)
-    slot, end = runtime(low, "slot", row), runtime(low, "end", row)
-    keys_at, values_at = (cache_slot(low, symbol, part, slot) for part in ("key", "value"))
+    source = None if symbol in low.loaded else _cached(low, symbol, row)
     group: SSAValue | None = None
-    if at_once < kv_heads:
-        loop = tile.ForOp(kv_heads // at_once)
+    if at_once < shape.kv_heads:
+        loop = tile.ForOp(shape.kv_heads // at_once)
         loop.induction.name_hint = "heads"
         low.emit.add(loop)
         low.emit.block = loop.body.block
         group = loop.induction
     part = replace(shape, kv_heads=at_once)
-    _attend(low, op, part, (query, keys_at, values_at, mask, target), (row, end, group))
+    keys = low.loaded[symbol][0] if source is None else source.load_keys(low, part, group)
+    scores = _scores(low, part, _moved(query, row, group, (0, 1, part)), keys)
+    probabilities = _softmax(low, op, scores, _moved(mask, row, None, (0, 1, part)))
+    values = low.loaded[symbol][1] if source is None else source.load_values(low, part, group)
+    _weighted_sum(low, part, probabilities, values, _moved(target, row, group, (0, 2, part)))
     low.emit.block = outer
     low.define(op.result, target)
 
 
-def _attend(
-    low: FunctionLowering,
-    op: graph.AttentionOp,
-    shape: _Shape,
-    views: tuple[View, View, View, View, View],
-    indices: tuple[SSAValue, SSAValue, SSAValue | None],
-) -> None:
-    """One row and one group of key heads."""
-    query, keys, values, mask, target = views
-    row, end, group = indices
+def prepare(low: FunctionLowering, op: graph.RowsOp) -> None:
+    """Loads keys and values ahead of a loop over rows whose attention needs all of them in every iteration.
 
-    def at(view: View, row_stride: int, group_stride: int) -> View:
-        terms = [] if row_stride == 0 else [(row, row_stride)]
-        return view.moved(0, (*terms, *([] if group is None else [(group, group_stride)])))
-
-    heads = shape.kv_heads
-    per_group = heads * shape.group
-    q = at(query, query.strides[0], per_group * query.strides[1])
-    scores = _scores(low, shape, q, at(keys, 0, heads * keys.strides[1]), end)
-    powers, total = _softmax(low, op, scores, at(mask, mask.strides[0], 0))
-    result = at(target, target.strides[0], per_group * target.strides[2])
-    probabilities = dense(low.emit.alloc(powers.shape, element_type(op.result)), powers.shape)
-    low.emit.elementwise(powers.shape, powers, (Step("div", "operand"),), probabilities, total)
-    _weighted_sum(low, shape, probabilities, at(values, 0, heads * values.strides[1]), end, result)
+    They must be of one sequence, and leave half of the stationary memory free.
+    """
+    geometry = low.emit.geometry
+    inputs: dict[SSAValue, SSAValue] = dict(zip(op.body.block.args, op.inputs, strict=True))
+    for inner in op.body.block.ops:
+        if not isinstance(inner, graph.AttentionOp) or low.batch > 1:
+            continue
+        symbol = low.cache_symbols.get(inputs.get(inner.keys, inner.keys))
+        if symbol is None or geometry.stationary == geometry.local:
+            continue
+        shape = _shape_of(low, inner)
+        source = _cached(low, symbol, enter_rows(low)[1])
+        both = shape.kv_heads * shape.keys * (shape.key_size + shape.value_size) * element_bytes(source.keys)
+        if both <= geometry.stationary_bytes // 2:
+            low.loaded[symbol] = source.load_keys(low, shape, None), source.load_values(low, shape, None)
 
 
-def _load(low: FunctionLowering, cache: View, shape: _Shape, size: int) -> View:
-    """Keys or values [keys, heads, size] of some heads: slice s gets positions s·keys …"""
+def _shape_of(low: FunctionLowering, op: graph.AttentionOp) -> _Shape:
+    _, heads, rows, key_size = graph.static_shape(op.query)
+    _, kv_heads, _, value_size = graph.static_shape(op.values)
+    return _Shape(
+        kv_heads, heads // kv_heads, rows, low.emit.geometry.chunk(low.length), key_size, value_size
+    )
+
+
+def _moved(view: View, row: SSAValue, group: SSAValue | None, dims: tuple[int, int, _Shape]) -> View:
+    """The view of a row and a group of heads; `dims` = their dimensions, and the shape that has the group."""
+    batch, heads, shape = dims
+    terms = () if group is None else ((group, shape.kv_heads * shape.group * view.strides[heads]),)
+    return view.moved(0, ((row, view.strides[batch]), *terms))
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """A row's keys and values [length, heads, size] in main memory; positions from `end` on hold nothing."""
+
+    keys: View
+    values: View
+    end: SSAValue
+
+    def load_keys(self, low: FunctionLowering, shape: _Shape, group: SSAValue | None) -> View:
+        """Keys of a group of heads as the stationary operand [keys, heads, size]."""
+        local = _load(low, self.keys, shape, shape.key_size, group)
+        return to_stationary(low, local, Limit(0, 0, shape.keys), self.end)
+
+    def load_values(self, low: FunctionLowering, shape: _Shape, group: SSAValue | None) -> View:
+        """Values likewise, but turned, [heads, size, keys]: what is summed lies side by side."""
+        local = _load(low, self.values, shape, shape.value_size, group)
+        key, head, inner = local.strides
+        own = (shape.kv_heads, shape.value_size, shape.keys)
+        turned = replace(local, shape=own, strides=(head, inner, key), size=shape.keys)
+        return to_stationary(low, turned, Limit(2, 0, shape.keys), self.end)
+
+
+def _cached(low: FunctionLowering, symbol: str, row: SSAValue) -> _Cached:
+    slot, end = runtime(low, "slot", row), runtime(low, "end", row)
+    keys, values = (cache_slot(low, symbol, part, slot) for part in ("key", "value"))
+    return _Cached(keys, values, end)
+
+
+def _load(low: FunctionLowering, cache: View, shape: _Shape, size: int, group: SSAValue | None) -> View:
+    """Keys or values [keys, heads, size] of a group of heads: slice s gets positions s·keys …"""
     emit, slices = low.emit, low.emit.geometry.slices
+    terms = () if group is None else ((group, shape.kv_heads * cache.strides[1]),)
     own = (shape.keys, shape.kv_heads, size)
     local = dense(emit.alloc(own, cache.element), own)
     walks = {
-        "src": Walk(cache, (shape.keys * cache.strides[0], *cache.strides)),
+        "src": Walk(cache.moved(0, terms), (shape.keys * cache.strides[0], *cache.strides)),
         "dst": Walk(local, (0, *local.strides), (1, 0, 0, 0)),
     }
     emit.emit_copy(Nest((slices, *own), walks))
     return local
 
 
-def _scores(low: FunctionLowering, shape: _Shape, query: View, keys: View, end: SSAValue) -> View:
-    """q · kᵀ → [heads, group, rows, keys] in f32; keys of positions ≥ end are zero."""
+def _scores(low: FunctionLowering, shape: _Shape, query: View, keys: View) -> View:
+    """q · kᵀ → [heads, group, rows, keys] in f32."""
     emit = low.emit
-    loaded = to_stationary(low, _load(low, keys, shape, shape.key_size), Limit(0, 0, shape.keys), end)
     nest = (shape.kv_heads, shape.group, shape.rows, shape.keys)
     scores = dense(emit.alloc(nest, f32), nest)
-    key, head, _ = loaded.strides
+    key, head, _ = keys.strides
     walks = {
         "stream": Walk(query, (shape.group * query.strides[1], *query.strides[1:3], 0, query.strides[3])),
-        "stationary": Walk(loaded, (head, 0, 0, key, 1)),
+        "stationary": Walk(keys, (head, 0, 0, key, 1)),
         "out": Walk(scores, (*scores.strides, 0)),
     }
     emit.emit_pass(Nest((*nest, shape.key_size), walks), reduce=(4,))
     return scores
 
 
-def _softmax(low: FunctionLowering, op: graph.AttentionOp, scores: View, mask: View) -> tuple[View, View]:
-    """exp(score − maximum) and their sums, over all slices' keys, in f32."""
+def _softmax(low: FunctionLowering, op: graph.AttentionOp, scores: View, mask: View) -> View:
+    """exp(score − maximum) / its sum over all slices' keys, rounded to the type of the result."""
     emit, nest = low.emit, scores.shape
     scale, softcap = float(op.scale.value.data), float(op.softcap.value.data)
     steps = [imm("mul", scale)]
@@ -147,7 +185,10 @@ def _softmax(low: FunctionLowering, op: graph.AttentionOp, scores: View, mask: V
     top = _over_keys(low, masked, nest, "max")
     powers = dense(emit.alloc(nest, f32), nest)
     emit.elementwise(nest, masked, (Step("sub", "operand"), Step("exp")), powers, top)
-    return powers, _over_keys(low, powers, nest, "add")
+    total = _over_keys(low, powers, nest, "add")
+    probabilities = dense(emit.alloc(nest, element_type(op.result)), nest)
+    emit.elementwise(nest, powers, (Step("div", "operand"),), probabilities, total)
+    return probabilities
 
 
 def _over_keys(low: FunctionLowering, view: View, nest: tuple[int, ...], kind: str) -> View:
@@ -163,28 +204,15 @@ def _over_keys(low: FunctionLowering, view: View, nest: tuple[int, ...], kind: s
 
 
 def _weighted_sum(
-    low: FunctionLowering, shape: _Shape, probabilities: View, values: View, end: SSAValue, target: View
+    low: FunctionLowering, shape: _Shape, probabilities: View, values: View, target: View
 ) -> None:
-    """target[row, head, :] = Σ p·v, each slice's part added round the ring.
-
-    Values are turned on their way to the stationary memory, [heads, size, keys]: what a product sums lies
-    side by side there, as the multipliers want it.
-    """
-    local = _load(low, values, shape, shape.value_size)
-    key, head, inner = local.strides
-    turned = replace(
-        local,
-        shape=(shape.kv_heads, shape.value_size, shape.keys),
-        strides=(head, inner, key),
-        size=shape.keys,
-    )
-    loaded = to_stationary(low, turned, Limit(2, 0, shape.keys), end)
+    """target[row, head, :] = Σ p·v, each slice's part added round the ring."""
     own = (shape.kv_heads, shape.group, shape.rows, shape.value_size)
-    head, inner, key = loaded.strides
+    head, inner, key = values.strides
     head_out = target.strides[2]
     walks = {
         "stream": Walk(probabilities, (*probabilities.strides[:3], 0, 1)),
-        "stationary": Walk(loaded, (head, 0, 0, inner, key)),
+        "stationary": Walk(values, (head, 0, 0, inner, key)),
         "out": Walk(target, (shape.group * head_out, head_out, target.strides[1], target.strides[3], 0)),
     }
     chain = (Step("ring_add"),) if low.emit.geometry.slices > 1 else ()

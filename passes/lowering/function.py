@@ -41,6 +41,7 @@ class FunctionLowering:
         values: view (or deferred chain) of each tensor value lowered so far.
         destinations: where a value that is still to come must be put.
         cache_symbols: the cache behind each value of keys or values.
+        loaded: keys and values of a cache that the stationary memory holds during a loop over rows.
     """
 
     emit: Emitter
@@ -53,6 +54,7 @@ class FunctionLowering:
     values: dict[SSAValue, View | Deferred] = field(default_factory=dict)
     destinations: dict[SSAValue, View] = field(default_factory=dict)
     cache_symbols: dict[SSAValue, str] = field(default_factory=dict)
+    loaded: dict[str, tuple[View, View]] = field(default_factory=dict[str, tuple[View, View]])
 
     def begin(self, op: Operation) -> None:
         """Notes whose operations are being emitted."""
