@@ -72,7 +72,7 @@ class TileMemory:
 def interpret_tile(
     program: ModuleOp,
     function: str,
-    arguments: Sequence[Tensor | At],
+    arguments: Sequence[Tensor | At | int],
     memory: TileMemory,
     *,
     observe: Observer | None = None,
@@ -80,7 +80,7 @@ def interpret_tile(
     """Run a function of a program (a bucket's module); results are in its arguments.
 
     Args:
-        arguments: contiguous tensors of the function's argument types, or places in the memory.
+        arguments: contiguous tensors of the function's argument types, or places in the memory; indices.
         observe: called after each pass and copy with the places of its buffers.
 
     Raises:
@@ -106,8 +106,8 @@ def slice_elements(kind: MemRefType) -> int:
     return prod(kind.get_shape()[1:])
 
 
-def _given(tensor: Tensor | At, value: SSAValue, number: int) -> At:
-    if isinstance(tensor, At):
+def _given(tensor: Tensor | At | int, value: SSAValue, number: int) -> At | int:
+    if isinstance(tensor, At | int):
         return tensor
     kind = value.type
     assert isinstance(kind, MemRefType)

@@ -96,7 +96,7 @@ class Call:
         return Runtime(list(rows), list(self.position), list(self.valid), self.bucket.attended)
 
 
-class _AnyLevel(Interpreter):
+class AnyLevel(Interpreter):
     """The graph interpreter for modules in which weights are packed and may be longer than their uses."""
 
     def evaluate(self, op: Operation, args: list[Tensor], layer: int | None) -> list[Tensor]:
@@ -194,7 +194,7 @@ class Evaluator:
             for part, table in enumerate((caches.keys, caches.values)):
                 shape = (call.bucket.attended, sizes[part])
                 table[name] = filled(heads, shape, layers, call.bucket.batch, part, kind)
-        interpreter = _AnyLevel(program or module, self.reader(rank), caches, None)
+        interpreter = AnyLevel(program or module, self.reader(rank), caches, None)
         weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}
         packed = {
             op.sym_name.data: weights[op.weight.string_value()]

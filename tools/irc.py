@@ -43,8 +43,9 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
     "Compiler development": (
         Entry("opt", "run passes over an IR file"),
-        Entry("bisect", "the first pass, operation or command that changes what is computed"),
         Entry("report", "everything about an artifact, in one HTML file"),
+        Entry("bisect", "the first pass, operation or command that changes what is computed"),
+        Entry("reduce", "make a module on which a pipeline goes wrong small"),
         Entry("gui", "try passes on an IR file in the terminal"),
         Entry("diff", "compare two IR files, programs or artifacts"),
         Entry("passes", "list the passes"),

@@ -234,10 +234,10 @@ def without_waits(op: Operation) -> None:
 
 
 def missing_wait(module: ModuleOp) -> None:
-    """A contraction does not wait for its weights."""
+    """A load of weights into the contraction unit does not wait for the copy that brings them."""
     for program in programs(module):
         found = all_named(program, "tile.pass", f"{ATTENTION}.q_proj")
-        without_waits(next(op for op in found if "stationary" in op.spec.ports))
+        without_waits(next(op for op in found if "waits" in op.attributes))
 
 
 def missing_wait_of_copy(module: ModuleOp) -> None:
