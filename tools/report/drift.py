@@ -28,6 +28,9 @@ Key = tuple[str, int | None, int, int]
 """Module path, layer, origin of the operation, number of the result."""
 Values = Mapping[Key, Sequence[Tensor]]
 
+NOT_COMPUTED = (graph.ParamOp, graph.RelayoutOp, graph.LayersOp)
+"""Operations whose results others have computed."""
+
 _LAYER = re.compile(r"(.*?\.\d+)(?=\.|$)")
 
 
@@ -91,9 +94,9 @@ class Drift(Instrument):
 
         def watch(op: Operation, layer: int | None, results: Sequence[Tensor]) -> None:
             for number, value in enumerate(results):
-                if value.is_floating_point() and origin_of(op) and not isinstance(op, graph.RelayoutOp):
-                    key = Place.of(op, number, layer).module, layer, origin_of(op), number
-                    found.setdefault(key, []).append(value.clone())
+                module = Place.of(op, number, layer).module
+                if origin_of(op) and value.is_floating_point() and not isinstance(op, NOT_COMPUTED):
+                    found.setdefault((module, layer, origin_of(op), number), []).append(value.clone())
 
         self.evaluator.run(module, self.evaluator.calls[0], watch)
         return found

@@ -147,8 +147,20 @@ def _type_text(kind: Attribute) -> str:
 
 
 def rows_of(nodes: list[Node]) -> list[int]:
-    """The row of each node in a drawing: below all nodes that it takes values from."""
+    """The row of each node in a drawing: below all nodes that it takes values from.
+
+    What depends on no argument, weights and constants alone, stands just above its first user.
+    """
     rows: list[int] = []
+    first: list[int] = []  # row of each node's first user
+    floating: list[bool] = []
     for node in nodes:
         rows.append(max((rows[i] + 1 for i in node.inputs), default=0))
+        floating.append(node.operation != "argument" and all(floating[i] for i in node.inputs))
+        first.append(0)
+    for number in reversed(range(len(nodes))):
+        if floating[number] and first[number]:
+            rows[number] = first[number] - 1
+        for source in nodes[number].inputs:
+            first[source] = min(first[source] or rows[number], rows[number])
     return rows

@@ -13,6 +13,7 @@ from npuc.runtime.artifact import Artifact
 from npuc.tools import irc
 from npuc.tools.report.drift import errors_by_layer
 from npuc.tools.report.facts import report_data
+from npuc.tools.report.graph_view import Node, rows_of
 from npuc.tools.report.memory_map import Buffer, Span, lives
 from npuc.tools.report.stages import absorbed
 
@@ -167,3 +168,11 @@ def test_layers_compare_what_both_sides_have() -> None:
     expected = {("m.layers.0.mlp", 0, 1, 0): [a], ("m.norm", None, 2, 0): [a], ("m.head", None, 3, 0): [c]}
     found = {("m.layers.0.mlp", 0, 1, 0): [b], ("m.norm", None, 2, 0): [a], ("m.head", None, 3, 0): [a]}
     assert errors_by_layer(found, expected) == {"m.layers.0": 0.5, "m.norm": 0.0}
+
+
+def test_rows_of_a_drawing() -> None:
+    def node(*inputs: int, operation: str = "graph.add") -> Node:
+        return Node("", operation, "", "", 0, list(inputs))
+
+    nodes = [node(operation="argument"), node(0), node(), node(2), node(1), node(4, 3), node()]
+    assert rows_of(nodes) == [0, 1, 1, 2, 2, 3, 0]

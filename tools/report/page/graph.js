@@ -36,7 +36,7 @@ function legend(app, modules) {
   return make("span", { class: "legend" }, [...parts].map(([part, color]) => make("span", {}, make("i", { style: `background:var(--c${color})` }), part)));
 }
 
-/** The place of each node: rows top down, in a row as close below the inputs as there is room. */
+/** The place of each node: rows top down, in a row below the inputs; what has none stands to the right. */
 function placed(nodes) {
   const rows = [];
   nodes.forEach((node, i) => (rows[node[NODE.row]] ??= []).push(i));
@@ -45,12 +45,13 @@ function placed(nodes) {
   rows.forEach((row, r) => {
     const wish = new Map(row.map((i) => {
       const inputs = nodes[i][NODE.inputs];
-      return [i, inputs.length ? inputs.reduce((sum, j) => sum + x[j], 0) / inputs.length : 0];
+      return [i, inputs.length ? inputs.reduce((sum, j) => sum + x[j], 0) / inputs.length : Infinity];
     }));
-    row.sort((p, q) => wish.get(p) - wish.get(q) || p - q);
-    const middle = row.reduce((sum, i) => sum + wish.get(i), 0) / row.length;
+    row.sort((p, q) => (wish.get(p) === wish.get(q) ? p - q : wish.get(p) - wish.get(q)));
+    const bound = row.filter((i) => wish.get(i) < Infinity);
+    const middle = bound.reduce((sum, i) => sum + wish.get(i), 0) / Math.max(1, bound.length);
     row.forEach((i, k) => {
-      x[i] = row.length > 1 || !nodes[i][NODE.inputs].length ? middle + (k - (row.length - 1) / 2) * step : wish.get(i);
+      x[i] = middle + (k - (Math.max(1, bound.length) - 1) / 2) * step;
       y[i] = r * (BOX.height + BOX.down);
     });
   });
