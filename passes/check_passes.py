@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from npuc.ir.errors import UserError
+from npuc.ir.legality import PHASES
 from npuc.ir.npu import ProgramOp
 from npuc.ir.printing import print_ir
-from npuc.passes.checking import Figures, compare_outputs, first_difference
-from npuc.passes.evaluation import Call, Evaluator, Place
+from npuc.passes.bisection.traces import Event, number_operations, pairs, trace
+from npuc.passes.checking import Figures, compare_outputs, layer_of, worst
+from npuc.passes.evaluation import ENTRIES, Evaluator
 from npuc.passes.instrumentation import Instrument, parse_pipeline_text, pipeline_text
+from npuc.passes.pipeline import context, phase_of
 from torch import Tensor
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Operation
 from xdsl.passes import ModulePass
+
+if TYPE_CHECKING:
+    from npuc.passes.bisection.findings import Finding
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 """Of the largest logit: fp32 computations differ by the order of their sums, bf16 ones by a few roundings."""
@@ -42,15 +50,39 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Checked:
-    """A step that was checked."""
+    """A step that was checked.
+
+    Attributes:
+        name: the pass or phase.
+        figures: of the logits.
+        layers: of all values in each layer that can be compared, by its module path.
+    """
 
     name: str
     figures: Figures
+    layers: Mapping[str, Figures]
+
+
+@dataclass
+class _Before:
+    """The module before the steps that are checked together.
+
+    Attributes:
+        module: numbered, not to be changed.
+        outputs: what the compile's own module gave.
+        events: the values of each call.
+    """
+
+    module: ModuleOp
+    outputs: Mapping[str, Tensor]
+    events: list[list[Event]]
 
 
 @dataclass
 class PassCheck(Instrument):
     """Compares what the module computes before and after each pass (or phase); tells on stderr.
+
+    Values in between are compared on a copy with numbered operations, to which the passes are applied too.
 
     Raises:
         UserError: ``numerical-drift``, from the first step whose error is above the tolerance.
@@ -59,13 +91,13 @@ class PassCheck(Instrument):
     evaluator: Evaluator
     options: CheckOptions
     checked: list[Checked] = field(default_factory=list[Checked])
-    before: ModuleOp | None = None
-    outputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    before: _Before | None = None
     steps: list[ModulePass] = field(default_factory=list[ModulePass])
 
     def before_pass(self, step: ModulePass, module: ModuleOp) -> None:
         if self.before is None:
-            self._take(module)
+            copy = module.clone()
+            self.before = _Before(copy, self.evaluator.outputs(module), self._events(copy))
         self.steps.append(step)
 
     def after_pass(self, step: ModulePass, module: ModuleOp) -> None:
@@ -76,66 +108,85 @@ class PassCheck(Instrument):
         if self.options.each == "phases" and self.steps:
             self._check(phase, module)
 
-    def _take(self, module: ModuleOp, outputs: Mapping[str, Tensor] | None = None) -> None:
-        self.outputs = self.evaluator.outputs(module) if outputs is None else outputs
-        self.before = module.clone()
-        self.steps = []
-
     def _check(self, name: str, module: ModuleOp) -> None:
+        before = self.before
+        assert before is not None
         outputs = self.evaluator.outputs(module)
-        figures = compare_outputs(outputs, self.outputs)
-        self.checked.append(Checked(name, figures))
-        print(line(name, figures), file=sys.stderr)
+        figures = compare_outputs(outputs, before.outputs)
         rounds = any(getattr(step, "rounds_values", False) for step in self.steps)
         tolerance = inf if rounds else tolerance_of(self.options, module)
         if figures.max_rel_error > tolerance:
+            print(line(name, figures), file=sys.stderr)
             raise self._drift(name, module, figures, tolerance)
-        self._take(module, outputs)
+        after = self._after(before, outputs)
+        self.checked.append(Checked(name, figures, _layers(before, after)))
+        print(line(name, figures), file=sys.stderr)
+        self.before, self.steps = after, []
+
+    def _after(self, before: _Before, outputs: Mapping[str, Tensor]) -> _Before:
+        number_operations(before.module)
+        copy = before.module.clone()
+        for step in self.steps:
+            step.apply(context(), copy)
+        return _Before(copy, outputs, self._events(copy))
+
+    def _events(self, module: ModuleOp) -> list[list[Event]]:
+        """The values of each call; commands have none."""
+        found: list[list[Event]] = [[] for _ in self.evaluator.calls]
+        if not any(isinstance(op, ProgramOp) for op in module.walk()):
+            for call, events in zip(self.evaluator.calls, found, strict=True):
+                trace(self.evaluator, module, call, ENTRIES[0], events)
+        return found
 
     def _drift(self, name: str, module: ModuleOp, figures: Figures, tolerance: float) -> UserError:
         assert self.before is not None
-        folder = write_reproducer(self.options.folder / f"check.{name}", self.before, module, self.steps)
-        found = self._first(module, tolerance)
+        folder = write_reproducer(
+            self.options.folder / f"check.{name}", self.before.module, module, self.steps
+        )
+        finding = self._finding(self.before.module, tolerance)
         message = f"{name} changes the logits by {figures.max_rel_error:.3g} of the largest"
         message += f", more than {tolerance:g}"
-        if found is not None:
-            message += f"; the first value that differs is %{found.value} of {found.operation}"
+        if finding is not None:
+            message += f"; {finding.explanation}"
+            print("\n".join(finding.neighbours), file=sys.stderr)
+            (folder / "finding.json").write_text(json.dumps(finding.data(), indent=1) + "\n")
         return UserError(
             "numerical-drift",
             message,
-            where=found.module if found else f"pass {name}",
+            where=(finding and finding.module) or f"pass {name}",
             remedy=f"the IR before and after it is in {folder}",
         )
 
-    def _first(self, module: ModuleOp, tolerance: float) -> Place | None:
-        """Where values that keep their names first differ, or None where none of them does."""
-        assert self.before is not None
-        if any(isinstance(op, ProgramOp) for op in module.walk()):
-            return None
-        for call in self.evaluator.calls:
-            now, then = (self._values(which, call) for which in (module, self.before))
-            names = [[(place[:2], value) for place, value in values] for values in (now, then)]
-            difference = first_difference(names[0], names[1], tolerance)
-            if difference is not None:
-                return now[difference.number][0]
-        return None
+    def _finding(self, before: ModuleOp, tolerance: float) -> Finding | None:
+        """The pass, operation or command at fault, by a search in the steps."""
+        from npuc.passes.bisection.search import Search
+        from npuc.passes.bisection.states import History, State
 
-    def _values(self, module: ModuleOp, call: Call) -> list[tuple[Place, Tensor]]:
-        seen: list[tuple[Place, Tensor]] = []
+        phase = PHASES[PHASES.index(phase_of(before)) + 1]
+        states = [State(phase, None, before)]
+        for step in self.steps:
+            module = states[-1].module.clone()
+            step.apply(context(), module)
+            states.append(State(phase, step, module))
+        return Search(History(states), self.evaluator, tolerance).run()
 
-        def watch(op: Operation, layer: int | None, results: Sequence[Tensor]) -> None:
-            values = [(number, value) for number, value in enumerate(results) if value.is_floating_point()]
-            seen.extend((Place.of(op, number, layer), value.clone()) for number, value in values)
 
-        self.evaluator.run(module, call, watch)
-        return seen
+def _layers(before: _Before, after: _Before) -> dict[str, Figures]:
+    """The worst figures of the values in each layer, in order."""
+    found: dict[str, list[Figures]] = defaultdict(list)
+    for events in zip(before.events, after.events, strict=True):
+        for pair in pairs(*events):
+            found[layer_of(pair.before.place.module)].append(pair.figures)
+    return {name: worst(figures) for name, figures in found.items()}
 
 
 def line(name: str, figures: Figures) -> str:
     """What is told of a step."""
+    exact = sum(figures.ulps[:2]) / max(sum(figures.ulps), 1)
+    ratio = "exact" if figures.snr_db is None else f"{figures.snr_db:.1f} dB"
     return (
-        f"check: {name:<16} max error {figures.max_abs_error:<9.3g} "
-        f"relative {figures.max_rel_error:<9.3g} cosine {figures.cosine:.8f}"
+        f"check: {name:<16} max error {figures.max_abs_error:<9.3g} relative {figures.max_rel_error:<9.3g} "
+        f"cosine {figures.cosine:.8f}  snr {ratio:<8} within 1 ulp {exact:.1%}"
     )
 
 

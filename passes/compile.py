@@ -293,7 +293,16 @@ def peak_rss_bytes() -> int:
 
 def check_data(checked: Sequence[Checked]) -> list[dict[str, Any]]:
     """The steps that were checked, for programs."""
-    return [{"name": step.name, **step.figures._asdict()} for step in checked]
+    from npuc.passes.checking import figures_data
+
+    return [
+        {
+            "name": step.name,
+            **figures_data(step.figures),
+            "layers": {name: figures_data(figures) for name, figures in step.layers.items()},
+        }
+        for step in checked
+    ]
 
 
 def compile(

@@ -13,7 +13,7 @@ from npuc.ir.printing import ELIDED, print_with_spans
 from npuc.passes.bisection.commands import Run, WrongCommand
 from npuc.passes.bisection.states import Failure, State
 from npuc.passes.bisection.suspects import Suspect
-from npuc.passes.checking import Figures
+from npuc.passes.checking import Figures, figures_data
 from npuc.passes.evaluation import Call
 from npuc.runtime.simulator.hazards import Hazard
 from npuc.runtime.simulator.program import Item, LoadedProgram
@@ -69,11 +69,18 @@ class Finding:
             "entry": self.entry,
             "command_offset": self.command_offset,
             "explanation": self.explanation,
-            "error": self.error._asdict() if self.error else None,
-            "logits": self.logits._asdict() if self.logits else None,
+            "error": figures_data(self.error) if self.error else None,
+            "logits": figures_data(self.logits) if self.logits else None,
             "before": list(self.before),
             "after": list(self.after),
         }
+
+    @property
+    def neighbours(self) -> list[str]:
+        """The lines around the fault, before and after the step, with headings."""
+        title = "commands" if self.command_offset is not None else f"after {self.step}"
+        shown = ((f"before {self.step}", self.before), (title, self.after))
+        return [line for name, lines in shown if lines for line in (f"{name}:", *lines)]
 
 
 def at_failure(failure: Failure, last: State) -> Finding:

@@ -9,7 +9,7 @@ and copies, the buffer that the last of them wrote holds the result.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -49,12 +49,12 @@ class Event:
 
 
 class Wrong(NamedTuple):
-    """The first value that is not what it was.
+    """A value that may not be what it was.
 
     Attributes:
         before: where it was right.
-        after: where it is wrong; the last of what the operation became, if that is several.
-        figures: how wrong.
+        after: where it is now; the last of what the operation became, if that is several.
+        figures: how wrong it is there.
     """
 
     before: Event
@@ -89,15 +89,21 @@ def trace(evaluator: Evaluator, module: ModuleOp, call: Call, entry: str, events
 
 def first_wrong(before: Sequence[Event], after: Sequence[Event], tolerance: float) -> Wrong | None:
     """The first value of the state after that is not that of the state before."""
-    lowered = any(_is_command(event.op) for event in after) and not _is_command(before[0].op)
-    return _first_lowered(before, after, tolerance) if lowered else _first(before, after, tolerance)
+    return next((pair for pair in pairs(before, after) if pair.figures.max_rel_error > tolerance), None)
+
+
+def pairs(before: Sequence[Event], after: Sequence[Event]) -> Iterator[Wrong]:
+    """Values of both states that belong together, and how they differ; some come twice."""
+    if before and after:
+        lowered = any(_is_command(event.op) for event in after) and not _is_command(before[0].op)
+        yield from _lowered_pairs(before, after) if lowered else _equal_pairs(before, after)
 
 
 def _is_command(op: Operation) -> bool:
     return isinstance(op, tile.PassOp | tile.CopyOp)
 
 
-def _first(before: Sequence[Event], after: Sequence[Event], tolerance: float) -> Wrong | None:
+def _equal_pairs(before: Sequence[Event], after: Sequence[Event]) -> Iterator[Wrong]:
     """Both states are of one level: values are compared as they are."""
     for key_of in (_by_number, _by_name):
         known, found = _occurrences(before, key_of), _occurrences(after, key_of)
@@ -112,9 +118,7 @@ def _first(before: Sequence[Event], after: Sequence[Event], tolerance: float) ->
             other = known[key][number]
             if other.value.numel() == event.value.numel():
                 figures = compare(numbers(event.value).flatten(), numbers(other.value).flatten())
-                if figures.max_rel_error > tolerance:
-                    return Wrong(other, event, figures)
-    return None
+                yield Wrong(other, event, figures)
 
 
 def _by_number(event: Event) -> Key | None:
@@ -135,7 +139,7 @@ def _occurrences(events: Sequence[Event], key_of: Callable[[Event], Key | None])
     return found
 
 
-def _first_lowered(before: Sequence[Event], after: Sequence[Event], tolerance: float) -> Wrong | None:
+def _lowered_pairs(before: Sequence[Event], after: Sequence[Event]) -> Iterator[Wrong]:
     """The state before is of tensors, the one after of buffers."""
     made = _occurrences(after, lambda event: _made_from(event.op))
     times = Counter((number_of(event.op), event.number) for event in before)
@@ -151,16 +155,13 @@ def _first_lowered(before: Sequence[Event], after: Sequence[Event], tolerance: f
         found = _stored(event, run)
         if found is None:
             continue
-        figures = compare(*found)
-        if figures.max_rel_error > tolerance and not _permuted(*found, tolerance):
-            return Wrong(event, run[-1], figures)
-    return None
+        as_is, ordered = compare(*found), compare(*map(_sorted, found))
+        yield Wrong(event, run[-1], min(as_is, ordered, key=lambda figures: figures.max_rel_error))
 
 
-def _permuted(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether a buffer holds the right elements in another order: a transposition is part of its layout."""
-    ordered = (x.flatten(1).sort(dim=1).values if x.dim() > 1 else x.sort().values for x in (found, expected))
-    return compare(*ordered).max_rel_error <= tolerance
+def _sorted(values: Tensor) -> Tensor:
+    """The elements of a buffer in order, because a transposition may be part of its layout."""
+    return values.flatten(1).sort(dim=1).values if values.dim() > 1 else values.sort().values
 
 
 def numbers(value: Tensor) -> Tensor:

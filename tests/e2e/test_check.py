@@ -38,6 +38,13 @@ def test_every_pass_keeps_the_values(demo_model: Path, tmp_path: Path, capsys: C
     assert {"raise-rms-norm", "specialize", "lower-to-tile", "insert-sync", "lower-to-npu"} <= checked.keys()
     assert re.findall(r"^check: (\S+) .* cosine 1\.0000", err, re.MULTILINE) == list(checked)
     assert all(step["max_rel_error"] < 1e-5 for step in checked.values())
+    for name in ("raise-rope", "lower-to-tile"):
+        layers = checked[name]["layers"]
+        assert {f"model.layers.{i}" for i in range(4)} <= layers.keys()
+        assert all(figures["max_rel_error"] < 1e-5 for figures in layers.values())
+    lowered = checked["lower-to-tile"]
+    assert lowered["snr_db"] > 100
+    assert sum(lowered["ulps"].values()) > 1000
 
 
 def test_tiles_of_rows_keep_the_values(
@@ -100,7 +107,10 @@ def test_a_wrong_graph_pass_is_found(
     error = found["error"]
     assert (error["kind"], error["where"]) == ("numerical-drift", "model.layers.0.mlp")
     assert error["message"].startswith("raise-gated changes the logits by ")
-    assert error["message"].endswith("the first value that differs is %mul of graph.gated")
+    assert "graph.gated is wrong after raise-gated" in error["message"]
+    assert re.search(r"^before raise-gated:(?s:.*)graph.gated", err, re.MULTILINE)
+    finding = json.loads((tmp_path / "check.raise-gated" / "finding.json").read_text())
+    assert (finding["pass"], finding["op"]) == ("raise-gated", "graph.gated")
     assert re.findall(r"^check: (\S+)", err, re.MULTILINE)[-1] == "raise-gated"
     folder = tmp_path / "check.raise-gated"
     assert (folder / "pipeline.txt").read_text() == "raise-gated\n"
@@ -153,4 +163,4 @@ def test_tolerance(
     tight = str(step["max_rel_error"] / 2)
     error = compile_(capsys, demo_model, *flags, "--check-tolerance", tight, status=1)[0]["error"]
     assert error["kind"] == "numerical-drift"
-    assert error["message"].endswith("of graph.rms_norm")
+    assert error["message"].endswith("graph.rms_norm is wrong after raise-gated: it was changed")

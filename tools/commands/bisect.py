@@ -58,9 +58,11 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     start = time.perf_counter()
     with progress_bar(not arguments.json) as bar:
         finding, search = _found(arguments, lambda text: bar(text, None))
+    from npuc.passes.checking import figures_data
+
     seconds = time.perf_counter() - start
     states = [
-        {"phase": state.phase, "pass": state.name, **search.judge(number).figures._asdict()}
+        {"phase": state.phase, "pass": state.name, **figures_data(search.judge(number).figures)}
         for number, state in enumerate(search.states)
         if number in search.judged
     ]
@@ -142,9 +144,7 @@ def finding_text(finding: Finding) -> str:
     if rows:
         shown = f"{finding.program}, entry {finding.entry}" if finding.program else "import"
         parts += ["", table(rows, (shown, "max error", "relative", "cosine"), right=(1, 2, 3))]
-    title = "commands" if finding.command_offset is not None else f"after {finding.step}"
-    for name, lines in ((f"before {finding.step}", finding.before), (title, finding.after)):
-        parts += ["", f"{name}:", *(line.rstrip() for line in lines)] if lines else []
+    parts += ["", *finding.neighbours] if finding.neighbours else []
     return "\n".join(parts)
 
 

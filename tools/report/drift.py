@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from npuc.frontends.checkpoint import open_checkpoint
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.passes.check_passes import read_prompt
-from npuc.passes.checking import Figures, compare, compare_outputs
+from npuc.passes.checking import Figures, compare, compare_outputs, layer_of
 from npuc.passes.evaluation import Call, Evaluator, Place
 from npuc.passes.instrumentation import Instrument
 from npuc.runtime.artifact import Artifact
@@ -31,7 +30,7 @@ Values = Mapping[Key, Sequence[Tensor]]
 NOT_COMPUTED = (graph.ParamOp, graph.RelayoutOp, graph.LayersOp)
 """Operations whose results others have computed."""
 
-_LAYER = re.compile(r"(.*?\.\d+)(?=\.|$)")
+_SHOWN = ("max_abs_error", "max_rel_error", "cosine")
 
 
 def evaluator_of(artifact: Artifact, model: str) -> Evaluator:
@@ -109,7 +108,7 @@ class Drift(Instrument):
             "passes": [
                 {"name": name, "error": found}
                 if isinstance(found, str)
-                else {"name": name, **{key: _finite(value) for key, value in found._asdict().items()}}
+                else {"name": name, **{key: _finite(getattr(found, key)) for key in _SHOWN}}
                 for name, found in self.passes
             ],
             "phases": list(self.layers),
@@ -142,9 +141,3 @@ def errors_by_layer(found: Values, expected: Values) -> dict[str, float]:
 
 def _worst(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     return max((compare(value, other).max_rel_error for value, other in pairs), default=0.0)
-
-
-def layer_of(module: str) -> str:
-    """The layer that a module is in, ``model.layers.3`` of ``model.layers.3.mlp``, or the module itself."""
-    found = _LAYER.match(module)
-    return found[1] if found else module
