@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -23,6 +24,15 @@ def chromium() -> str:
     return found
 
 
+def _pipe() -> tuple[int, int]:
+    """Reading and writing end; their numbers are not 3 and 4, which the browser will have."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high[0], high[1]
+
+
 class Browser:
     """A browser with one page.
 
@@ -32,7 +42,7 @@ class Browser:
     """
 
     def __init__(self, profile: Path) -> None:
-        (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+        (their_in, our_out), (our_in, their_out) = _pipe(), _pipe()
         command = [chromium(), *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         script = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out} {their_in}<&- {their_out}>&-'
         self.process = subprocess.Popen(
