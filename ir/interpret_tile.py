@@ -17,6 +17,7 @@ from npuc.ir.command_spec import BIT_TYPES
 from npuc.ir.commands import At, Bound, CopyKernel, PassKernel
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Runtime
+from npuc.ir.lockstep import Lockstep
 from torch import Tensor
 from xdsl.dialects.builtin import MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
@@ -37,12 +38,16 @@ class TileMemory:
         weight: reads a packed weight, of one layer (its ordinal within the kind) if it is per layer.
         caches: (symbol, "key" or "value") → [layers, slots, heads, length, size], updated in place.
         runtime: per-row parameters.
+        ranks: those that run the program together, and the number of this one.
+        exchanged: buffers that they share, by number, size and type.
     """
 
     slices: Mapping[str, int]
     weight: Callable[[str, int | None], Tensor]
     caches: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
     runtime: Runtime = field(default_factory=lambda: Runtime([], [], [], 0))
+    ranks: tuple[Lockstep, int] = field(default_factory=lambda: (Lockstep(1), 0))
+    exchanged: dict[object, Tensor] = field(default_factory=dict[object, Tensor])
 
     def spacing(self, kind: MemRefType) -> tuple[int, int]:
         """Slices of a buffer's memory and the elements from one to the next; (1, 0) where there is one."""
@@ -63,6 +68,21 @@ class TileMemory:
         """The place of one slot of one layer of a cache."""
         cache = self.caches[op.symbol.string_value(), op.part.data]
         return At(_own_storage(cache[layer, slot]), 0)
+
+    def shared_at(self, op: tile.SharedOp) -> At:
+        """The place of a buffer that all ranks share."""
+        kind = op.result.type
+        assert isinstance(kind, MemRefType)
+        count, dtype = prod(kind.get_shape()), commands.torch_type(str(kind.element_type))
+        key = tile.integer(op.number), count, dtype
+        if key not in self.exchanged:
+            self.exchanged[key] = poisoned(count, dtype)
+        return At(self.exchanged[key], 0)
+
+    def meet(self) -> None:
+        """Waits for the other ranks."""
+        together, rank = self.ranks
+        together.exchange(rank, None)
 
     def content(self, place: At, kind: MemRefType) -> Tensor:
         """The elements of a buffer, in the row-major order of its memref."""
@@ -168,6 +188,10 @@ class _Interpreter:
                 return self.memory.weight_at(op, None if op.layer is None else _index(values, op.layer))
             case tile.CacheSlotOp():
                 return self.memory.cache_at(op, _index(values, op.layer), _index(values, op.slot))
+            case tile.SharedOp():
+                return self.memory.shared_at(op)
+            case tile.RankOp():
+                return self.memory.ranks[1]
             case tile.ConstantOp():
                 return tile.integer(op.value)
             case tile.SumOp():
@@ -196,6 +220,8 @@ class _Interpreter:
             self.kernels[op] = self._kernel(op)
         kernel = self.kernels[op]
         limits = [_limit(limit, indices) for limit in _limits(spec)]
+        if isinstance(spec, tile.CopySpec) and spec.meet:
+            self.memory.meet()
         if isinstance(kernel, PassKernel):
             kernel.bind(places)(*(0 if limit is None else limit for limit in limits))
         else:

@@ -48,6 +48,7 @@ from xdsl.dialects.builtin import (
     MemRefType,
     StringAttr,
     SymbolRefAttr,
+    UnitAttr,
     f32,
 )
 from xdsl.ir import Attribute, Block, Dialect, Operation, ParametrizedAttribute, Region, SSAValue
@@ -213,6 +214,33 @@ class CacheSlotOp(IRDLOperation):
     def verify_(self) -> None:
         if self.part.data not in ("key", "value"):
             raise VerifyException(f"part is {self.part.data}, expected key or value")
+
+
+@irdl_op_definition
+class SharedOp(IRDLOperation):
+    """A buffer in main memory that all ranks see; those of one number lie at one place."""
+
+    name = "tile.shared"
+    number = attr_def(IntegerAttr[I64])
+    result = result_def(MemRefType)
+    traits = traits_def(Pure())
+    assembly_format = "$number `:` type($result) attr-dict"
+
+    def __init__(self, number: int, type: MemRefType[Attribute]) -> None:
+        super().__init__(attributes={"number": IntegerAttr(number, 64)}, result_types=[type])
+
+
+@irdl_op_definition
+class RankOp(IRDLOperation):
+    """The number of the rank that runs the program."""
+
+    name = "tile.rank"
+    result = result_def(IndexType)
+    traits = traits_def(Pure())
+    assembly_format = "`:` type($result) attr-dict"
+
+    def __init__(self) -> None:
+        super().__init__(result_types=[IndexType()])
 
 
 RUNTIME_PARAMETERS = ("slot", "position", "valid", "last", "end")
@@ -439,7 +467,10 @@ class PassOp(TextualOp):
 
 @irdl_op_definition
 class CopyOp(TextualOp):
-    """A DMA command over buffers: ports src, dst, and index for a gather."""
+    """A DMA command over buffers: ports src, dst, and index for a gather.
+
+    With `meet` it starts when every rank is ready to start it: all have done what comes before in its queue.
+    """
 
     name = "tile.copy"
     buffers = var_operand_def(MemRefType)
@@ -449,6 +480,7 @@ class CopyOp(TextualOp):
     limit = opt_attr_def(DictionaryAttr)
     index_dim = opt_attr_def(IntegerAttr)
     index_scale = opt_attr_def(IntegerAttr)
+    meet = opt_attr_def(UnitAttr)
     irdl_options = (AttrSizedOperandSegments(),)
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 
@@ -464,6 +496,8 @@ class CopyOp(TextualOp):
         if spec.index_dim >= 0:
             attributes["index_dim"] = IntegerAttr(spec.index_dim, 64)
             attributes["index_scale"] = IntegerAttr(spec.index_scale, 64)
+        if spec.meet:
+            attributes["meet"] = UnitAttr()
         if module:
             attributes["module"] = StringAttr(module)
         super().__init__(operands=[buffers, indices], attributes=attributes)
@@ -477,6 +511,7 @@ class CopyOp(TextualOp):
             Limit.from_attr(self.limit) if self.limit is not None else None,
             integer(self.index_dim) if self.index_dim is not None else -1,
             integer(self.index_scale) if self.index_scale is not None else 0,
+            self.meet is not None,
         )
 
     def print(self, printer: Printer) -> None:
@@ -497,8 +532,8 @@ class CopyOp(TextualOp):
 TILE = Dialect(
     "tile",
     [
-        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, RuntimeOp, ConstantOp, SumOp, ForOp, CallOp,
-        PassOp, CopyOp,
+        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, SharedOp, RankOp, RuntimeOp, ConstantOp, SumOp,
+        ForOp, CallOp, PassOp, CopyOp,
     ],
     [ReplicatedAttr, SlicedAttr, HostAttr],
 )  # fmt: skip
@@ -506,6 +541,6 @@ TILE = Dialect(
 __all__ = [
     "MAX_CHAIN", "MAX_NEST", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp", "CallOp",
     "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp", "PassOp", "PassSpec",
-    "Port", "ReplicatedAttr", "RuntimeOp", "SlicedAttr", "Step", "SumOp", "WeightOp", "buffer_type",
-    "int_array", "integer", "ints", "memory_of", "ports_of", "slice_strides",
+    "Port", "RankOp", "ReplicatedAttr", "RuntimeOp", "SharedOp", "SlicedAttr", "Step", "SumOp", "WeightOp",
+    "buffer_type", "int_array", "integer", "ints", "memory_of", "ports_of", "slice_strides",
 ]  # fmt: skip

@@ -226,6 +226,8 @@ def print_copy(
         _print_port(printer, name, port, operands)
     if spec.index_dim >= 0:
         printer.print_string(f" along {spec.index_dim} scale {spec.index_scale}")
+    if spec.meet:
+        printer.print_string(" meet")
     if spec.limit is not None:
         printer.print_string(" limit(")
         _print_bound(printer, spec.limit, operands)
@@ -237,13 +239,15 @@ def parse_copy(parser: Parser) -> tuple[CopySpec, Operands]:
     operands = Operands()
     bound: int | SSAValue | None = None
     spec = CopySpec(parse_ints(parser), {})
-    words = [*COPY_PORTS, "along", "limit"]
+    words = [*COPY_PORTS, "along", "limit", "meet"]
     while (word := parser.parse_optional_keyword_in(words)) is not None:
         words.remove(word)
         if word == "along":
             spec.index_dim = parser.parse_integer(allow_boolean=False, allow_negative=False)
             parser.parse_keyword("scale")
             spec.index_scale = parser.parse_integer(allow_boolean=False)
+        elif word == "meet":
+            spec.meet = True
         elif word == "limit":
             with parser.in_parens():
                 bound = _parse_bound(parser)

@@ -209,13 +209,17 @@ class PassSpec:
 
 @dataclass
 class CopySpec:
-    """Everything a `tile.copy` says, as plain values."""
+    """Everything a `tile.copy` says, as plain values.
+
+    A copy with ``meet`` starts when all ranks are ready to start it.
+    """
 
     size: tuple[int, ...]
     ports: dict[str, Port]
     limit: Limit | None = None
     index_dim: int = -1
     index_scale: int = 0
+    meet: bool = False
     attributes: dict[str, Attribute] = field(default_factory=dict[str, Attribute])
 
 

@@ -14,8 +14,9 @@ from npuc.ir.commands import At, torch_type
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Runtime
 from npuc.ir.interpret_tile import TileMemory, slice_elements
+from npuc.ir.lockstep import Lockstep
 from npuc.passes.addresses import argument_address
-from npuc.passes.allocate_buffers import memory_map
+from npuc.passes.allocate_buffers import memory_map, rank_stride
 from npuc.runtime.simulator.memory import SimulatedMemory
 from torch import Tensor
 from xdsl.dialects.builtin import MemRefType, ModuleOp
@@ -33,10 +34,12 @@ class AddressedMemory(TileMemory):
     Attributes:
         memories: by name; weights and caches have been written to the main one.
         module: whose buffers, weights and caches have addresses.
+        start: where the rank's own part of main memory begins.
     """
 
     memories: Mapping[str, SimulatedMemory] = field(kw_only=True)
     module: ModuleOp = field(kw_only=True)
+    start: int = 0
 
     def __post_init__(self) -> None:
         ops = [op for op in self.module.body.block.ops if isinstance(op, tile.PackedOp | tile.CacheOp)]
@@ -45,11 +48,18 @@ class AddressedMemory(TileMemory):
 
     @classmethod
     def of(
-        cls, memories: Mapping[str, SimulatedMemory], module: ModuleOp, runtime: Runtime
+        cls,
+        memories: Mapping[str, SimulatedMemory],
+        module: ModuleOp,
+        runtime: Runtime,
+        ranks: tuple[Lockstep, int],
     ) -> AddressedMemory:
-        """For a module whose buffers are allocated."""
+        """For one of the ranks of a module whose buffers are allocated."""
         slices = {name: memory.slices for name, memory in memories.items()}
-        return cls(slices, _no_weight, runtime=runtime, memories=memories, module=module)
+        start = ranks[1] * rank_stride(module)
+        return cls(
+            slices, _no_weight, runtime=runtime, ranks=ranks, memories=memories, module=module, start=start
+        )
 
     def arguments(self, function: FuncOp) -> list[At]:
         """The places of an entry's arguments, all in main memory."""
@@ -69,18 +79,25 @@ class AddressedMemory(TileMemory):
         kind = op.result.type
         assert isinstance(kind, MemRefType)
         stride = tile.integer(op.attributes["copy_stride"]) if copy else 0
-        return self._at(kind, tile.integer(op.attributes["address"]) + copy * stride)
+        start = self.start if self.memories[tile.memory_of(kind)].spec.main else 0
+        return self._at(kind, start + tile.integer(op.attributes["address"]) + copy * stride)
+
+    def shared_at(self, op: tile.SharedOp) -> At:
+        kind = op.result.type
+        assert isinstance(kind, MemRefType)
+        return self._at(kind, tile.integer(op.attributes["address"]))
 
     def weight_at(self, op: tile.WeightOp, layer: int | None) -> At:
         packed = self.declared[op.symbol.string_value()]
         assert isinstance(packed, tile.PackedOp)
         step = (layer or 0) * tile.integer(packed.stride)
-        return self._at(packed.type, self.regions["weights"] + tile.integer(packed.offset) + step)
+        base = self.start + self.regions["weights"]
+        return self._at(packed.type, base + tile.integer(packed.offset) + step)
 
     def cache_at(self, op: tile.CacheSlotOp, layer: int, slot: int) -> At:
         cache = self.declared[op.symbol.string_value()]
         assert isinstance(cache, tile.CacheOp)
-        base = self.regions["cache"] + tile.integer(cache.offset)
+        base = self.start + self.regions["cache"] + tile.integer(cache.offset)
         if op.part.data == "value":
             base += tile.integer(cache.value_offset)
         step = layer * tile.integer(cache.layer_stride) + slot * tile.integer(cache.slot_stride)

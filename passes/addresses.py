@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.algorithms.registers import Parameter, Sum
-from npuc.passes.allocate_buffers import copies_of, memory_map
+from npuc.passes.allocate_buffers import copies_of, memory_map, rank_stride
 from npuc.passes.command_fields import element_name
+from npuc.passes.partition import ranks_of
 from npuc.passes.programs import slice_elements
 from xdsl.dialects.builtin import IntegerAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
-FIRST_ROW_PARAMETER = 1  # parameter 0 is the rank
+RANK = Parameter(0)
+FIRST_ROW_PARAMETER = 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Addresses:
     Attributes:
         regions: base address of each region of main memory.
         declared: packed weights and caches by symbol.
+        rank_base: how far behind rank 0's the rank's own part of main memory begins.
     """
 
     machine: Machine
@@ -41,17 +44,21 @@ class Addresses:
     declared: dict[str, tile.PackedOp | tile.CacheOp] = field(
         default_factory=dict[str, tile.PackedOp | tile.CacheOp]
     )
+    rank_base: Sum = field(default_factory=Sum)
 
     @staticmethod
     def of(machine: Machine, module: ModuleOp) -> Addresses:
         """Of a module whose buffers are allocated."""
         ops = [op for op in module.body.block.ops if isinstance(op, tile.PackedOp | tile.CacheOp)]
         regions = {name: base for name, (base, _) in memory_map(module).items()}
-        return Addresses(machine, regions, {op.sym_name.data: op for op in ops})
+        base = Sum(0, ((RANK, rank_stride(module)),)) if ranks_of(module) > 1 else Sum()
+        return Addresses(machine, regions, {op.sym_name.data: op for op in ops}, base)
 
     def index(self, value: SSAValue) -> Sum:
         """An index value."""
         owner = value.owner
+        if isinstance(owner, tile.RankOp):
+            return Sum(0, ((RANK, 1),))
         if isinstance(owner, tile.ConstantOp):
             return Sum(tile.integer(owner.value))
         if isinstance(owner, tile.RuntimeOp):
@@ -84,6 +91,8 @@ class Addresses:
         owner = value.owner
         if isinstance(owner, tile.AllocOp):
             return self._alloc(owner)
+        if isinstance(owner, tile.SharedOp):
+            return Sum(_attribute(owner, "address"))
         if isinstance(owner, tile.WeightOp):
             return self._weight(owner)
         if isinstance(owner, tile.CacheSlotOp):
@@ -101,6 +110,8 @@ class Addresses:
 
     def _alloc(self, op: tile.AllocOp) -> Sum:
         address = Sum(_attribute(op, "address"))
+        if self.machine.memories[tile.memory_of(op.result)].main:
+            address += self.rank_base
         if copies_of(op) == 1:
             return address
         loop = op.parent_op()
@@ -110,7 +121,7 @@ class Addresses:
     def _weight(self, op: tile.WeightOp) -> Sum:
         packed = self.declared[op.symbol.string_value()]
         assert isinstance(packed, tile.PackedOp)
-        base = Sum(self.regions["weights"] + tile.integer(packed.offset))
+        base = self.rank_base + Sum(self.regions["weights"] + tile.integer(packed.offset))
         layer = Sum() if op.layer is None else self.index(op.layer)
         return base + layer.scaled(tile.integer(packed.stride))
 
@@ -118,7 +129,7 @@ class Addresses:
         cache = self.declared[op.symbol.string_value()]
         assert isinstance(cache, tile.CacheOp)
         part = tile.integer(cache.value_offset) if op.part.data == "value" else 0
-        base = Sum(self.regions["cache"] + tile.integer(cache.offset) + part)
+        base = self.rank_base + Sum(self.regions["cache"] + tile.integer(cache.offset) + part)
         layers = self.index(op.layer).scaled(tile.integer(cache.layer_stride))
         return base + layers + self.index(op.slot).scaled(tile.integer(cache.slot_stride))
 
@@ -132,7 +143,7 @@ def argument_address(argument: BlockArgument) -> int | None:
     return found.value.data if isinstance(found, IntegerAttr) else None
 
 
-def _attribute(op: tile.AllocOp, name: str) -> int:
+def _attribute(op: tile.AllocOp | tile.SharedOp, name: str) -> int:
     if name not in op.attributes:
-        raise PassFailedException(f"lower-to-npu: tile.alloc has no {name}; run allocate-buffers first")
+        raise PassFailedException(f"lower-to-npu: {op.name} has no {name}; run allocate-buffers first")
     return tile.integer(op.attributes[name])

@@ -12,8 +12,10 @@ from npuc.ir import tile
 from npuc.passes.algorithms.allocate import Buffer, DoesNotFit, Step, lifetimes, place
 from npuc.passes.algorithms.regions import align
 from npuc.passes.command_fields import spare_bytes
+from npuc.passes.partition import ranks_of
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, entries, programs
 from npuc.passes.target_option import machine_of
+from npuc.runtime.manifest import RANK_ALIGNMENT
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
@@ -45,11 +47,14 @@ class AllocateBuffersPass(ModulePass):
         found = programs(op)
         sizes = {"weights": _weight_bytes(machine, op), "cache": _cache_bytes(op)}
         sizes["io"] = max((_io_offsets(machine, program)[1] for program in found), default=0)
+        shared, sizes["io"] = _shared_offsets(machine, op, sizes["io"])
         bases: dict[str, int] = {}
         base = 0
         for region in REGIONS:
             bases[region] = base
             base += align(sizes.get(region, 0), REGION_ALIGNMENT)
+        for buffer, offset in shared.items():
+            buffer.attributes["address"] = IntegerAttr(bases["io"] + offset, 64)
         scratch = 0
         for program in found:
             _place_arguments(machine, program, bases["io"])
@@ -58,9 +63,11 @@ class AllocateBuffersPass(ModulePass):
                 need = _allocate(machine, functions, memory, bases["scratch"])
                 scratch = max(scratch, need if memory.main else 0)
         sizes["scratch"] = scratch
-        total = bases["scratch"] + scratch
+        ranks, stride = ranks_of(op), align(bases["scratch"] + scratch, RANK_ALIGNMENT)
+        total = (ranks - 1) * stride + bases["scratch"] + scratch
         if total > machine.main.size:
             listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            listed += f", for each of {ranks} ranks" if ranks > 1 else ""
             raise PassFailedException(
                 f"allocate-buffers: memory {machine.main.name} has {machine.main.size} bytes, "
                 f"{total} are needed: {listed}"
@@ -76,6 +83,25 @@ def memory_map(module: ModuleOp) -> dict[str, tuple[int, int]]:
     if not isinstance(attr, DictionaryAttr):
         raise PassFailedException("the module has no attribute npuc.memory; run allocate-buffers first")
     return {name: (tile.ints(pair)[0], tile.ints(pair)[1]) for name, pair in attr.data.items()}
+
+
+def rank_stride(module: ModuleOp) -> int:
+    """Bytes from a rank's part of main memory to the next one's; what ranks share is in rank 0's."""
+    return align(max(base + size for base, size in memory_map(module).values()), RANK_ALIGNMENT)
+
+
+def _shared_offsets(machine: Machine, module: ModuleOp, end: int) -> tuple[dict[tile.SharedOp, int], int]:
+    """Offset in the io region of each buffer that ranks share, by number, and the end of all."""
+    found = [op for op in module.walk() if isinstance(op, tile.SharedOp)]
+    sizes: dict[int, int] = {}
+    for op in found:
+        number = tile.integer(op.number)
+        sizes[number] = max(sizes.get(number, 0), buffer_bytes(machine, op.result))
+    offsets: dict[int, int] = {}
+    for number, size in sorted(sizes.items()):
+        offsets[number] = align(end, MAIN_ALIGNMENT)
+        end = offsets[number] + size
+    return {op: offsets[tile.integer(op.number)] for op in found}, end
 
 
 def _weight_bytes(machine: Machine, module: ModuleOp) -> int:

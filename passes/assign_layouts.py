@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
-from npuc.ir import graph
+from npuc.ir import dist, graph
 from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.rewriting import take_attributes
@@ -157,7 +157,7 @@ class _Assigner:
             self._ask(op.query, R)
             if op.mask is not None:
                 self._ask(op.mask, self.sliced(op.mask))
-        elif isinstance(op, WANTS_SLICES):
+        elif isinstance(op, (*WANTS_SLICES, dist.CollectiveOp)):
             for operand in op.operands:
                 self._ask(operand, self.sliced(operand))
         elif isinstance(op, graph.LayersOp):
@@ -216,6 +216,10 @@ class _Assigner:
             mask: list[Placement | None] = [] if op.mask is None else [self.sliced(op.mask)]
             stored = H if isinstance(placement_of(op.keys), HostAttr) else R
             return [R, stored, stored, *mask], [R]
+        if isinstance(op, dist.AllReduceOp):
+            return [self.sliced(op.input)], [self.sliced(op.result)]
+        if isinstance(op, dist.AllGatherOp):
+            return [self.sliced(op.input)], [H]
         if isinstance(op, graph.LayersOp):
             placements = self.callees[op.callee.string_value()]
             return list(placements), [self.sliced(v) for v in op.outputs]

@@ -102,6 +102,8 @@ def copy_instruction(
     fields.update(_port_fields(machine, command, ports, operands, dims))
     if spec.limit is not None:
         fields["limit"] = limits["limit"]
+    if spec.meet:
+        fields["meet"] = 1
     if spec.index_dim >= 0:
         fields["index.dim"] = next(i for i, dim in enumerate(dims) if INDEX in dim.role) + 1
         fields["index.base"] = operands["index"].address

@@ -24,6 +24,7 @@ from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.instrumentation import Instrument
+from npuc.passes.partition import check_ranks, ranks_of
 from npuc.passes.pipeline import (
     Observer,
     PhaseTime,
@@ -42,6 +43,7 @@ from npuc.runtime.manifest import (
     Cache,
     IoTensor,
     Manifest,
+    Parallel,
     Program,
     RankWeights,
     Region,
@@ -75,6 +77,7 @@ class Compilation:
         checked: the steps that were.
         progress: told the name of each step as it begins.
         weights: whether to read and store weights; without, the artifact is for timing only.
+        tensor_parallel: how many cores of a chip share every layer.
         debug: keep the IR that the lowering starts from in the artifact.
         start: phase and text of that IR.
         quantize: what to round weights to.
@@ -95,6 +98,7 @@ class Compilation:
     checked: list[Checked] = field(default_factory=lambda: [])
     progress: Callable[[str], None] | None = None
     weights: bool = True
+    tensor_parallel: int = 1
     debug: bool = True
     start: tuple[str, str] = ("", "")
     quantize: Quantize | None = None
@@ -120,7 +124,7 @@ class Compilation:
         Raises:
             UserError: when the checkpoint or the options are at fault.
         """
-        machine_of(self.target)
+        check_ranks(machine_of(self.target), self.tensor_parallel)
         start = perf_counter()
         self._tell("import")
         module = self._parsed() if self.compile_from else self._imported()
@@ -145,7 +149,13 @@ class Compilation:
         watching = [*self._checks(module, chosen), *self.instruments]
         observer = Observer(self._after_phase, self.progress, watching)
         self.phases += lower(
-            module, self.target, chosen, quantize=self.quantize, until=until, observer=observer
+            module,
+            self.target,
+            chosen,
+            quantize=self.quantize,
+            until=until,
+            tensor_parallel=self.tensor_parallel,
+            observer=observer,
         )
 
     def evaluator(self, module: ModuleOp, buckets: Sequence[Bucket], prompt: Path | None = None) -> Evaluator:
@@ -317,6 +327,7 @@ def compile(
     local_files_only: bool = False,
     weights: bool = True,
     quantize: str | None = None,
+    tensor_parallel: int = 1,
 ) -> dict[str, Any]:
     """Compiles a checkpoint to an artifact; `irc compile` as a function.
 
@@ -328,6 +339,7 @@ def compile(
         dtype: ``float32`` or ``bfloat16``.
         weights: without, the artifact is for timing only and config.json is enough.
         quantize: ``w8a16`` rounds the weights of linear layers, except the head, to 8 bits.
+        tensor_parallel: how many cores of a chip share every layer.
 
     Returns:
         As `compile_model`.
@@ -345,6 +357,7 @@ def compile(
         local_files_only=local_files_only,
         weights=weights,
         quantize=None if quantize is None else Quantize(quantize),
+        tensor_parallel=tensor_parallel,
     )
     return compile_model(compilation, Path(output))
 
@@ -352,13 +365,16 @@ def compile(
 def _write_weights(
     module: ModuleOp, writer: ArtifactWriter, checkpoint: Checkpoint
 ) -> tuple[RankWeights, ...]:
-    """Reads, packs and writes the weights; returns where they go."""
-    weights = ModuleWeights(module, checkpoint.root)
-    weight_writer = writer.weights(weights.plan(), recipe=weights.recipe())
-    weights.write(weight_writer)
-    header = weight_writer.close()
+    """Reads, packs and writes the weights of every rank; returns where they go."""
     base, _ = memory_map(module)["weights"]
-    return (RankWeights(0, rank_file(0), header, weights.placements(base)),)
+    found: list[RankWeights] = []
+    for rank in range(ranks_of(module)):
+        weights = ModuleWeights(module, checkpoint.root, rank)
+        weight_writer = writer.weights(weights.plan(), rank, recipe=weights.recipe())
+        weights.write(weight_writer)
+        header = weight_writer.close()
+        found.append(RankWeights(rank, rank_file(rank), header, weights.placements(base)))
+    return tuple(found)
 
 
 def _manifest(
@@ -378,7 +394,10 @@ def _manifest(
         source=_source(checkpoint, weights=bool(weights)),
         recipe=quantization_recipe(module, compilation.quantize),
         pipeline=pipeline_string(
-            MACHINE_FILE if described else compilation.target, buckets, compilation.quantize
+            MACHINE_FILE if described else compilation.target,
+            buckets,
+            compilation.quantize,
+            ranks_of(module),
         ),
         vocab_size=_integer(module, "npuc.vocab_size"),
         max_context=max(bucket.length for bucket in buckets),
@@ -387,6 +406,7 @@ def _manifest(
             kind: tuple(b.sizes for b in buckets if b.kind == kind)
             for kind in dict.fromkeys(b.kind for b in buckets)
         },
+        parallel=Parallel(ranks_of(module)),
         memory=regions,
         programs=tuple(_program(p, b) for p, b in zip(emitted, buckets, strict=True)),
         caches=tuple(_caches(module, regions["cache"].base)),

@@ -214,7 +214,6 @@ class Evaluator:
         watch: Watch | None,
         entries: Sequence[str],
     ) -> dict[str, Tensor]:
-        machine = machine_of(self.target)
         found: dict[str, Tensor] = {}
         if MEMORY_ATTRIBUTE in module.attributes:
             from npuc.passes.simulation import Chip
@@ -224,27 +223,38 @@ class Evaluator:
                 found |= chip.interpret(program, call, entry, partial(tile_observer, watch))
             return found
         functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
-        ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}
         for entry in entries:
             kind = functions[entry].body.block.args[-1].type
             assert isinstance(kind, MemRefType)
             logits = torch.full(kind.get_shape(), torch.nan, dtype=torch_type(kind.element_type))
-            memory = TileMemory(
-                slices={name: memory.slices for name, memory in machine.memories.items()},
-                weight=lambda name, ordinal: self.layers(module, ops[name])[ordinal or 0],
-                caches={
-                    (name, ("key", "value")[part]): token_major(
-                        filled(heads, shape, layers, slots, part, element)
-                    )
-                    for name, layers, slots, heads, shapes, element in placed_caches(module)
-                    for part, shape in enumerate(shapes)
-                },
-                runtime=call.runtime,
-            )
             inputs = [call.tokens, call.positions][: len(functions[entry].body.block.args) - 1]
-            interpret_tile(program, entry, [*inputs, logits], memory, observe=tile_observer(watch, memory))
-            found |= logits_of(call, entry, logits)
+            together, exchanged = Lockstep(ranks_of(module)), dict[object, Tensor]()
+
+            def run(rank: int) -> None:
+                memory = self._tile_memory(module, call, rank)
+                memory.ranks, memory.exchanged = (together, rank), exchanged
+                observe = tile_observer(watch if rank == 0 else None, memory)
+                interpret_tile(program, entry, [*inputs, logits], memory, observe=observe)
+
+            together.run([partial(run, rank) for rank in range(together.ranks)])
+            found |= logits_of(call, entry, logits[..., : vocabulary(module)])
         return found
+
+    def _tile_memory(self, module: ModuleOp, call: Call, rank: int) -> TileMemory:
+        """Weights and caches of a rank."""
+        ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}
+        return TileMemory(
+            slices={name: memory.slices for name, memory in machine_of(self.target).memories.items()},
+            weight=lambda name, ordinal: self.layers(module, ops[name], rank)[ordinal or 0],
+            caches={
+                (name, ("key", "value")[part]): token_major(
+                    filled(heads, shape, layers, slots, part, element)
+                )
+                for name, layers, slots, heads, shapes, element in placed_caches(module, rank)
+                for part, shape in enumerate(shapes)
+            },
+            runtime=call.runtime,
+        )
 
     def layers(self, module: ModuleOp, op: tile.PackedOp, rank: int = 0) -> list[Tensor]:
         """The packed tensors of each layer of a rank's weight."""

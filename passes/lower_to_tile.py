@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from npuc.backends.machine import Machine
-from npuc.ir import graph, tile
+from npuc.ir import dist, graph, tile
 from npuc.ir.shapes import row_major_strides
 from npuc.ir.tile import HostAttr, SlicedAttr
 from npuc.passes.algorithms.chains import VectorUnits, vector_units
@@ -16,7 +16,7 @@ from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.assign_layouts import placement_of
 from npuc.passes.live_bytes import live_bytes
-from npuc.passes.lowering import attention, caches, linear, movement, rules
+from npuc.passes.lowering import attention, caches, collectives, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.function import FunctionLowering
 from npuc.passes.lowering.views import View, dense
@@ -63,6 +63,8 @@ RULES: dict[type[Operation], Rule] = {
     graph.RopeOp: movement.lower_rope,
     graph.KvUpdateOp: caches.lower_kv_update,
     graph.AttentionOp: attention.lower_attention,
+    dist.AllReduceOp: collectives.lower_all_reduce,
+    dist.AllGatherOp: collectives.lower_all_gather,
     **dict.fromkeys(graph.UNARY.values(), rules.lower_unary),
     **dict.fromkeys(graph.BINARY.values(), rules.lower_binary),
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from npuc.backends.machine import Machine
 from npuc.ir import dist, graph
 from npuc.ir.dist import MeshAttr, ShardingAttr
+from npuc.ir.errors import UserError
 from npuc.ir.graph_types import int_array
 from npuc.passes.assign_shardings import AXIS, shardings_of
 from npuc.passes.pad_shards import DEALT_ATTRIBUTE
@@ -17,8 +19,9 @@ from npuc.passes.weight_variants import WeightVariants, Wrap, step
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType
 from xdsl.dialects.func import ReturnOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, OpResult, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
 
 MESH_ATTRIBUTE = "npuc.mesh"
 
@@ -46,6 +49,25 @@ def ranks_of(module: ModuleOp) -> int:
     """How many ranks run a module's programs."""
     mesh = module.attributes.get(MESH_ATTRIBUTE)
     return mesh.ranks if isinstance(mesh, MeshAttr) else 1
+
+
+def check_ranks(machine: Machine, ranks: int) -> None:
+    """Checks that so many cores of a machine can run a program together.
+
+    Raises:
+        UserError: naming what it lacks.
+    """
+    if ranks == 1:
+        return
+    reason, remedy = "", f"use at most {machine.cores_per_chip}"
+    if ranks < 1 or ranks > machine.cores_per_chip:
+        reason = f"{ranks} ranks are asked for, a chip of {machine.name} has {machine.cores_per_chip} cores"
+    elif machine.main.level != "chip":
+        reason = f"the cores of {machine.name} share no memory"
+    elif all("meet" not in c.fields for c in machine.commands.values() if c.kind == "copy"):
+        reason = f"no copy of {machine.name} waits for other cores (field meet)"
+    if reason:
+        raise UserError("parallel", reason, where="--tensor-parallel", remedy=remedy)
 
 
 @dataclass
@@ -114,14 +136,22 @@ def _shard(dim: int, parts: int) -> Wrap:
     return lambda source: step("shard", source, dim=dim, parts=parts)
 
 
-def _gather(op: ReturnOp, number: int, mesh: MeshAttr) -> None:
+def _gather(op: ReturnOp | graph.YieldOp, number: int, mesh: MeshAttr) -> None:
     """Returns the whole of a shared value."""
     value = op.operands[number]
-    *lead, part = sizes(value)
-    whole = TensorType(graph.element_of(value), (*lead, part * mesh.ranks))
-    gathered = dist.AllGatherOp(value, len(lead), [AXIS], mesh, whole)
+    if isinstance(value, OpResult) and isinstance(value.op, graph.RowsOp):
+        _gather(value.op.yielded, value.index, mesh)
+        Rewriter.replace_value_with_new_type(value, _whole(value, mesh))
+        return
+    gathered = dist.AllGatherOp(value, len(sizes(value)) - 1, [AXIS], mesh, _whole(value, mesh))
     _follow(gathered, value)
     op.operands[number] = gathered.result
+
+
+def _whole(value: SSAValue, mesh: MeshAttr) -> TensorType[Attribute]:
+    """The type of what all ranks have of a value, along its last dimension."""
+    *lead, part = sizes(value)
+    return TensorType(graph.element_of(value), (*lead, part * mesh.ranks))
 
 
 def _add_up(op: graph.LinearOp, mesh: MeshAttr) -> None:

@@ -23,15 +23,17 @@ from xdsl.utils.exceptions import PassFailedException, VerifyException
 
 
 def phase_pipelines(
-    target: str, buckets: Sequence[Bucket], quantize: Quantize | None = None
+    target: str, buckets: Sequence[Bucket], quantize: Quantize | None = None, tensor_parallel: int = 1
 ) -> dict[str, str]:
     """The pipeline string of each phase after `import`, in order.
 
     Args:
         quantize: what to round weights to; without, they stay as the checkpoint has them.
+        tensor_parallel: how many ranks share every layer.
     """
     names = ",".join(f'"{bucket.name}"' for bucket in buckets)
     on = f'target="{target}"'
+    ranks = f"{{tensor_parallel={tensor_parallel}}}"
     return {
         # Norms, rotary embedding and gated products become single ops while their data flow is plain.
         # Then what attention does per token is gathered, to be run a few tokens at a time.
@@ -42,8 +44,10 @@ def phase_pipelines(
         # buckets. From here every size is a number; each bucket is a module of its own.
         # What then is too large for the chip all at once is done some tokens at a time.
         "specialize": f"lower-nquant{{{on}}},specialize{{{on} buckets={names}}},split-rows{{{on}}}",
-        # One core: nothing to partition.
-        "partition": "",
+        # Fused layers come apart first, then shares are made equal, then written down, then cut.
+        "partition": f"split-linears,pad-shards{ranks},assign-shardings{ranks},partition"
+        if tensor_parallel > 1
+        else "",
         # Placements first: how a weight is packed depends on where its user's operands lie.
         "layout": f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
         "tile": f"lower-to-tile{{{on}}}",
@@ -55,9 +59,12 @@ def phase_pipelines(
     }
 
 
-def pipeline_string(target: str, buckets: Sequence[Bucket], quantize: Quantize | None = None) -> str:
+def pipeline_string(
+    target: str, buckets: Sequence[Bucket], quantize: Quantize | None = None, tensor_parallel: int = 1
+) -> str:
     """The passes of all phases as one string for `irc opt -p`."""
-    return ",".join(text for text in phase_pipelines(target, buckets, quantize).values() if text)
+    phases = phase_pipelines(target, buckets, quantize, tensor_parallel)
+    return ",".join(text for text in phases.values() if text)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ def lower(
     *,
     quantize: Quantize | None = None,
     until: str = "schedule",
+    tensor_parallel: int = 1,
     observer: Observer = Observer(),
 ) -> list[PhaseTime]:
     """Runs the phases after the module's own, up to `until`.
@@ -127,7 +135,7 @@ def lower(
         raise UserError("phase", f"unknown phase {until!r}", remedy=f"phases are {', '.join(PHASES)}")
     ctx = context()
     times: list[PhaseTime] = []
-    for name, text in phase_pipelines(target, buckets, quantize).items():
+    for name, text in phase_pipelines(target, buckets, quantize, tensor_parallel).items():
         if PHASES.index(name) <= PHASES.index(current) or PHASES.index(name) > PHASES.index(until):
             continue
         if observer.progress:

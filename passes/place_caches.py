@@ -9,6 +9,7 @@ from npuc.ir import graph, tile
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.pack_weights import REGION_ALIGNMENT, WEIGHT_ALIGNMENT, layers_by_callee, storage_bits
+from npuc.passes.pad_shards import DEALT_ATTRIBUTE
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, SymbolRefAttr
@@ -35,6 +36,8 @@ class PlaceCachesPass(ModulePass):
             if isinstance(declared, graph.CacheDeclOp):
                 for name, layers in users.get(declared.sym_name.data, {}).items():
                     placed = _placed(declared, name, layers, geometry, (max(batches), max(lengths), offset))
+                    if DEALT_ATTRIBUTE in declared.attributes:
+                        placed.attributes[DEALT_ATTRIBUTE] = declared.attributes[DEALT_ATTRIBUTE]
                     op.body.block.insert_ops_before([placed], declared)
                     offset += align(len(layers) * tile.integer(placed.layer_stride), REGION_ALIGNMENT)
                 declared.detach()

@@ -14,6 +14,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import BlockArgument, SSAValue
 
 WRITE_PORTS = ("out", "dst")
+SHARED = "shared by ranks"
+"""All buffers that ranks share count as one, which a copy that waits for the others changes."""
 
 
 @dataclass
@@ -74,7 +76,8 @@ def accesses(
     for name in spec.ports:
         found = _touched(machine, aliases, op.buffers, spec, name)
         if found is not None:
-            yield found, name in WRITE_PORTS
+            meets = found.root == SHARED and isinstance(spec, tile.CopySpec) and spec.meet
+            yield found, name in WRITE_PORTS or meets
 
 
 def _touched(
@@ -90,6 +93,8 @@ def _touched(
     if isinstance(owner, tile.WeightOp):
         return None
     memory = tile.memory_of(value)
+    if isinstance(owner, tile.SharedOp):
+        return Touched(memory, SHARED, 0, 1)
     if isinstance(owner, tile.CacheSlotOp):
         return Touched(memory, f"{owner.symbol.string_value()}.{owner.part.data}", 0, 1)
     size = spec.size

@@ -6,16 +6,19 @@ Buffers are interpreted at their addresses; commands are executed, encoded or as
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.ir.interpret_tile import Observer, interpret_tile
+from npuc.ir.lockstep import Lockstep
 from npuc.ir.npu import ProgramOp
 from npuc.passes.addressed_memory import AddressedMemory
-from npuc.passes.allocate_buffers import memory_map
+from npuc.passes.allocate_buffers import memory_map, rank_stride
 from npuc.passes.checking import place_values
 from npuc.passes.emit import IoTensor, emit_programs, instructions_of, io_of
-from npuc.passes.evaluation import Call, Evaluator, logits_of, placed_caches, token_major
+from npuc.passes.evaluation import Call, Evaluator, logits_of, placed_caches, token_major, vocabulary
+from npuc.passes.partition import ranks_of
 from npuc.passes.target_option import machine_of
 from npuc.runtime.device import parameters
 from npuc.runtime.element_types import element_type
@@ -34,14 +37,18 @@ class Chip:
         self.target = evaluator.target
         self.machine: Machine = machine_of(evaluator.target)
         self.regions = memory_map(module)
-        end = max(base + size for base, size in self.regions.values())
-        self.simulator = Simulator(self.machine, end)
-        _write_weights(evaluator, module, self.simulator, self.regions["weights"][0])
+        self.ranks, self.stride = ranks_of(module), rank_stride(module)
+        self.simulator = Simulator(self.machine, self.ranks * self.stride, cores=self.ranks)
+        for rank in range(self.ranks):
+            base = rank * self.stride + self.regions["weights"][0]
+            _write_weights(evaluator, module, self.simulator, base, rank)
 
     def prepare(self, call: Call, io: dict[str, IoTensor]) -> list[int]:
         """Writes caches and inputs for a call; returns its runtime parameters."""
-        self.simulator.zero(*self.regions["cache"])
-        _write_caches(self.module, self.simulator, self.regions["cache"][0])
+        base, size = self.regions["cache"]
+        for rank in range(self.ranks):
+            self.simulator.zero(rank * self.stride + base, size)
+            _write_caches(self.module, self.simulator, rank * self.stride + base, rank)
         for name, tensor in (("tokens", call.tokens), ("positions", call.positions)):
             if name in io:
                 self.simulator.write(io[name][0], tensor)
@@ -62,23 +69,31 @@ class Chip:
         """
         io = io_of(self.machine, program)
         self.prepare(call, io)
-        memory = AddressedMemory.of(self.simulator.cores[0].memories, self.module, call.runtime)
         functions = {op.sym_name.data: op for op in program.ops if isinstance(op, FuncOp)}
-        arguments = memory.arguments(functions[entry])
-        interpret_tile(program, entry, arguments, memory, observe=observer(memory))
+        together = Lockstep(self.ranks)
+
+        def run(rank: int) -> None:
+            memories = self.simulator.cores[rank].memories
+            memory = AddressedMemory.of(memories, self.module, call.runtime, (together, rank))
+            arguments = memory.arguments(functions[entry])
+            observe = observer(memory) if rank == 0 else None
+            interpret_tile(program, entry, arguments, memory, observe=observe)
+
+        together.run([partial(run, rank) for rank in range(self.ranks)])
         return self.logits(call, entry, io)
 
     def execute(
         self, program: LoadedProgram, io: dict[str, IoTensor], call: Call, entry: str
     ) -> dict[str, Tensor]:
         """Logits of an entry of a program of commands."""
-        self.simulator.run(program, entry, self.prepare(call, io))
+        self.simulator.run_ranks(program, entry, self.prepare(call, io))
         return self.logits(call, entry, io)
 
     def logits(self, call: Call, entry: str, io: dict[str, IoTensor]) -> dict[str, Tensor]:
         """What the entry has left in main memory."""
         address, shape, kind = io[f"logits_{entry}"]
-        return logits_of(call, entry, self.simulator.read(address, shape, element_type(kind).torch_type))
+        found = self.simulator.read(address, shape, element_type(kind).torch_type)
+        return logits_of(call, entry, found[:, : vocabulary(self.module)])
 
     def load(self, encoded: bool = True) -> dict[str, tuple[LoadedProgram, dict[str, IoTensor]]]:
         """The module's programs with their inputs and outputs, encoded and decoded, or as they are."""
@@ -107,17 +122,19 @@ def simulated(evaluator: Evaluator, module: ModuleOp, *, encoded: bool = True) -
     return found
 
 
-def _write_weights(evaluator: Evaluator, module: ModuleOp, simulator: Simulator, base: int) -> None:
+def _write_weights(
+    evaluator: Evaluator, module: ModuleOp, simulator: Simulator, base: int, rank: int
+) -> None:
     for op in module.ops:
         if isinstance(op, tile.PackedOp):
             stride = 0 if op.layers is None else tile.integer(op.stride)
-            for ordinal, tensor in enumerate(evaluator.layers(module, op)):
+            for ordinal, tensor in enumerate(evaluator.layers(module, op, rank)):
                 simulator.write(base + tile.integer(op.offset) + ordinal * stride, tensor)
 
 
-def _write_caches(module: ModuleOp, simulator: Simulator, base: int) -> None:
+def _write_caches(module: ModuleOp, simulator: Simulator, base: int, rank: int) -> None:
     ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.CacheOp)}
-    for name, layers, slots, heads, shapes, dtype in placed_caches(module):
+    for name, layers, slots, heads, shapes, dtype in placed_caches(module, rank):
         op = ops[name]
         steps = tile.integer(op.layer_stride), tile.integer(op.slot_stride), tile.integer(op.value_offset)
         first = base + tile.integer(op.offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -138,19 +139,22 @@ class SimulatorDevice:
         self._artifact = artifact
         self.manifest = artifact.manifest
         machine = artifact.machine
-        weights = artifact.weights()
-        end = max(region.end for region in self.manifest.memory.values())
+        ranks, stride = self.manifest.parallel.tensor_parallel, self.manifest.rank_stride
+        files = [artifact.weights(rank) for rank in range(ranks)]
+        end = max(region.end for region in self.manifest.memory.values()) + (ranks - 1) * stride
         if end > machine.main.size:
             raise UserError(
                 "too-large",
                 f"the artifact needs {end} bytes of main memory, {machine.name} has {machine.main.size}",
                 where=str(artifact.path),
             )
-        self.simulator = Simulator(machine, end)
-        for placement in self.manifest.weights[0].tensors:
-            upload(weights, placement, self.simulator.write)
+        self.simulator = Simulator(machine, end, cores=ranks)
         cache = self.manifest.memory["cache"]
-        self.simulator.zero(cache.base, cache.bytes)
+        for rank, (file, weights) in enumerate(zip(files, self.manifest.weights, strict=True)):
+            for placement in weights.tensors:
+                own = replace(placement, address=placement.address + rank * stride)
+                upload(file, own, self.simulator.write)
+            self.simulator.zero(rank * stride + cache.base, cache.bytes)
         self._loaded: dict[str, LoadedProgram] = {}
         self._seconds: dict[tuple[str, str], float] = {}
 
@@ -199,7 +203,7 @@ class SimulatorDevice:
             self._write_input(program, "positions", first + torch.minimum(steps, last))
         rows = list(zip(slots, positions, valid, strict=True))
         loaded, params = self.load(program), parameters(rows)
-        result = self.simulator.run(loaded, entry, params, hazards=self.sanitize, straight=True)
+        result = self.simulator.run_ranks(loaded, entry, params, hazards=self.sanitize, straight=True)
         self.hazards += result.hazards
         out = program.io[f"logits_{entry}"]
         found = self.simulator.read(out.address, out.shape, element_type(out.type).torch_type)
@@ -218,5 +222,6 @@ class SimulatorDevice:
         if key not in self._seconds:
             start = program.length - program.new_tokens
             full = [(slot, start, program.new_tokens) for slot in range(program.batch)]
-            self._seconds[key] = self.simulator.time(self.load(program), entry, parameters(full)).seconds
+            times = self.simulator.time_ranks(self.load(program), entry, parameters(full))
+            self._seconds[key] = max(time.seconds for time in times)
         return self._seconds[key]

@@ -18,6 +18,7 @@ FORMAT = 1
 FILE_NAME = "artifact.json"
 MAX_BYTES = 256 << 20
 KINDS = ("prefill", "decode", "extend")
+RANK_ALIGNMENT = 4096
 REGIONS = ("weights", "cache", "io", "scratch")
 _PATH = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*){0,7}")
 
@@ -130,7 +131,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Parallel:
-    """How many ranks share a layer."""
+    """How many ranks share a layer; their parts of main memory lie `Manifest.rank_stride` apart."""
 
     tensor_parallel: int = 1
 
@@ -161,6 +162,12 @@ class Manifest:
     weights: tuple[RankWeights, ...]
     files: tuple[FileEntry, ...] = ()
     sha256: str = ""
+
+    @property
+    def rank_stride(self) -> int:
+        """Bytes from a rank's part of main memory to the next one's; inputs and outputs are in rank 0's."""
+        end = max(region.end for region in self.memory.values())
+        return -(-end // RANK_ALIGNMENT) * RANK_ALIGNMENT
 
     def file(self, path: str) -> FileEntry:
         """The entry of the file at ``path``.

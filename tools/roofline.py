@@ -6,7 +6,6 @@ shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ import torch
 from npuc.backends.machine import Machine
 from npuc.ir.errors import UserError
 from npuc.runtime.element_types import element_type
-from npuc.runtime.manifest import Cache, Manifest, Program
+from npuc.runtime.manifest import Manifest, Program
 
 LOGIT_BYTES = 4
 
@@ -83,7 +82,7 @@ def work_of(program: Program, sizes: ModelSizes, manifest: Manifest) -> Work:
     """What a call of the program's entry `last` must at least do, all rows at their last positions."""
     item = element_type(manifest.dtype).bytes
     tokens = program.batch * program.new_tokens
-    rows = program.batch * _cache_elements(manifest.caches)
+    rows = program.batch * _cache_elements(manifest, sizes)
     moved = item * (
         sizes.body + sizes.head + tokens * sizes.width + rows * (program.length + program.new_tokens)
     )
@@ -93,9 +92,11 @@ def work_of(program: Program, sizes: ModelSizes, manifest: Manifest) -> Work:
     return Work(moved + program.batch * manifest.vocab_size * LOGIT_BYTES, macs)
 
 
-def _cache_elements(caches: Sequence[Cache]) -> int:
-    """Elements of one position of one sequence in all layers."""
-    return sum(len(c.layers) * c.heads * (c.key_size + c.value_size) for c in caches)
+def _cache_elements(manifest: Manifest, sizes: ModelSizes) -> int:
+    """Elements of one position of one sequence in all layers; caches are of one rank's heads."""
+    ranks = manifest.parallel.tensor_parallel
+    heads = {c: min(c.heads * ranks, max(sizes.query_heads, c.heads)) for c in manifest.caches}
+    return sum(len(c.layers) * heads[c] * (c.key_size + c.value_size) for c in manifest.caches)
 
 
 def core_bandwidth(machine: Machine) -> float:
@@ -108,7 +109,8 @@ def core_bandwidth(machine: Machine) -> float:
     return min([machine.main.bandwidth, *inward])
 
 
-def roofline_cycles(work: Work, machine: Machine, dtype: str) -> float:
-    """The least cycles that one core needs for the work."""
-    rate = machine.element_types[dtype].macs * machine.slices
-    return max(work.bytes / core_bandwidth(machine), work.macs / rate)
+def roofline_cycles(work: Work, machine: Machine, dtype: str, cores: int = 1) -> float:
+    """The least cycles that so many cores of a chip need for the work."""
+    rate = machine.element_types[dtype].macs * machine.slices * cores
+    bandwidth = min(machine.main.bandwidth, cores * core_bandwidth(machine))
+    return max(work.bytes / bandwidth, work.macs / rate)

@@ -150,8 +150,12 @@ class Emitter:
         limit: SSAValue | None = None,
         index_dim: int = -1,
         index_scale: int = 0,
+        meet: bool = False,
     ) -> None:
-        """One copy; the limit clips dimension 0 of the nest, the index list walks along `index_dim`."""
+        """One copy; the limit clips dimension 0 of the nest, the index list walks along `index_dim`.
+
+        With `meet` it waits for all ranks.
+        """
         fixed = ({0} if limit is not None else set[int]()) | ({index_dim} - {-1})
         index = nest.walks.get("index")
         walks = {name: walk for name, walk in nest.walks.items() if name != "index"}
@@ -164,7 +168,8 @@ class Emitter:
         clip = None
         if limit is not None:
             clip = Limit(0, index=_position(indices, limit))
-        spec = CopySpec(folded.size, ports, clip, renamed[index_dim] if index_dim >= 0 else -1, index_scale)
+        along = renamed[index_dim] if index_dim >= 0 else -1
+        spec = CopySpec(folded.size, ports, clip, along, index_scale, meet)
         self.add(tile.CopyOp(spec, buffers, indices, self.module))
 
     def elementwise(

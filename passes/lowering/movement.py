@@ -215,10 +215,14 @@ def _store_indices(low: FunctionLowering, op: graph.RelayoutOp) -> None:
 
 
 def store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
-    """L → H: the logits, row by row."""
-    view = low.view(op.input)
+    """L → H: the logits."""
     target = low.values[op.result]
     assert isinstance(target, View)
+    store(low, low.view(op.input), target)
+
+
+def store(low: FunctionLowering, view: View, target: View) -> None:
+    """A sliced tensor to main memory, row by row."""
     lead, chunk = view.shape[:-1], view.chunk
     zeros = (0,) * len(lead)
     whole, rest = divmod(view.size, chunk)

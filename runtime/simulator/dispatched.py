@@ -77,25 +77,34 @@ def ports_of(plan: PassPlan | CopyPlan) -> dict[str, PortPlan]:
 
 
 def dispatched(
-    program: LoadedProgram, entry: str, parameters: int, memories: Mapping[str, SimulatedMemory]
+    program: LoadedProgram,
+    entry: str,
+    parameters: int,
+    memories: Mapping[str, SimulatedMemory],
+    rank: int | None = None,
 ) -> list[Dispatched]:
     """What an entry dispatches for any ``parameters`` values; copies that move nothing are left out.
+
+    Args:
+        rank: the value of parameter 0, if it is known.
 
     Raises:
         NotAffine: addresses depend on the parameters in another way, or there are too many commands.
         UserError: as for the sequencer, out-of-bounds or misaligned.
     """
-    return list(_dispatched(program, entry, parameters, memories))
+    values: list[Value] = [Affine.parameter(i) for i in range(parameters)]
+    if rank is not None and values:
+        values[0] = rank
+    return list(_dispatched(program, entry, values, memories))
 
 
 def _dispatched(
-    program: LoadedProgram, entry: str, parameters: int, memories: Mapping[str, SimulatedMemory]
+    program: LoadedProgram, entry: str, values: list[Value], memories: Mapping[str, SimulatedMemory]
 ) -> Iterator[Dispatched]:
     sequencer = Sequencer(program)
     registers = cast("list[Value]", sequencer.registers)
-    values = cast("list[int]", [Affine.parameter(i) for i in range(parameters)])
     number = 0
-    for position in sequencer.trace(entry, values):
+    for position in sequencer.trace(entry, cast("list[int]", values)):
         plan = program.items[position].plan
         if plan is None:
             continue

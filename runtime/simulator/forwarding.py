@@ -122,7 +122,7 @@ def moves(command: Dispatched) -> bool:
     """Whether a command only moves elements, all its addresses being fixed."""
     plan = command.plan
     if isinstance(plan, CopyPlan):
-        return plan.index is None and len(command.reads) == 1
+        return not plan.meet and plan.index is None and len(command.reads) == 1
     return len(command.reads) == 1 and compile_pass(plan.spec).moves_bits
 
 
@@ -134,7 +134,8 @@ def live(commands: Sequence[Dispatched], local: Mapping[str, SimulatedMemory]) -
         target = wanted.get(command.target.memory.name)
         if target is not None and command.write is not None:
             low, high = command.write.box
-            if not target[low:high].any():
+            meets = isinstance(command.plan, CopyPlan) and command.plan.meet
+            if not target[low:high].any() and not meets:
                 continue
             if command.complete:
                 target[low:high] = False

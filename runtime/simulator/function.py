@@ -22,7 +22,7 @@ from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.plan import CopyPlan, PassPlan, PortPlan
 from npuc.runtime.simulator.program import Item, LoadedProgram
 from npuc.runtime.simulator.sequencer import HALTED, Sequencer
-from npuc.runtime.simulator.straight_line import Stopped, StraightLine, prepare
+from npuc.runtime.simulator.straight_line import Member, Stopped, StraightLine, prepare
 
 CACHED_BINDINGS = 1024  # register values of one command whose views are kept
 Handler = Callable[[], None]
@@ -36,13 +36,19 @@ class Core:
         own: its own memories by name.
         memories: all memories by name; those that are not its own may be shared with other cores.
         rank: the core's number in an SPMD program, runtime parameter 0.
+        alone: whether programs run on this core only.
+        meet: waits for the other cores of the program; does nothing where a core runs alone.
     """
 
-    def __init__(self, machine: Machine, shared: Mapping[str, SimulatedMemory], rank: int = 0) -> None:
+    def __init__(
+        self, machine: Machine, shared: Mapping[str, SimulatedMemory], rank: int = 0, *, alone: bool = True
+    ) -> None:
         self.machine = machine
         self.rank = rank
         self.own = {name: SimulatedMemory(m) for name, m in machine.memories.items() if name not in shared}
         self.memories: dict[str, SimulatedMemory] = {**shared, **self.own}
+        self.alone = alone
+        self.meet: Callable[[], object] = lambda: None
         self._prepared: dict[int, PreparedProgram] = {}
 
     def prepare(self, program: LoadedProgram) -> PreparedProgram:
@@ -61,6 +67,8 @@ class PreparedProgram:
         self.program = program  # also keeps its id from being reused
         self.sequencer = Sequencer(program)
         self.handlers: list[Handler | None] = [self._handler(item) for item in program.items]
+        pairs = zip(program.items, self.handlers, strict=True)
+        self._runs = [self._meeting(item, handler) for item, handler in pairs]
         self._straight: dict[tuple[str, int], StraightLine | None] = {}
 
     def run_straight(self, entry: str, parameters: Sequence[int]) -> int:
@@ -72,8 +80,12 @@ class PreparedProgram:
         key = entry, len(parameters)
         if key not in self._straight:
             memories, local = self.core.memories, self.core.own
-            self._straight[key] = prepare(self.program, entry, len(parameters), memories, local)
+            member = Member(None if self.core.alone else self.core.rank, lambda: self.core.meet())
+            found = prepare(self.program, entry, len(parameters), memories, local, member)
+            self._straight[key] = found
         straight = self._straight[key]
+        if not self.core.alone and tuple(parameters[:1]) != (self.core.rank,):
+            straight = None  # prepared for this rank only
         if straight is None or not straight.ready(parameters):
             return self.run(entry, parameters)
         try:
@@ -88,7 +100,7 @@ class PreparedProgram:
         Raises:
             UserError: with the command's offset and location: out-of-bounds, misaligned, bad-command, …
         """
-        controls, handlers = self.sequencer.controls, self.handlers
+        controls, handlers = self.sequencer.controls, self._runs
         position, executed = self.sequencer.start(entry, parameters), 0
         try:
             while position != HALTED:
@@ -104,7 +116,7 @@ class PreparedProgram:
         return executed
 
     def execute(self, position: int) -> None:
-        """Execute one pass or copy with the registers as they are.
+        """Execute one pass or copy with the registers as they are, without waiting for other cores.
 
         Raises:
             UserError: as `run`.
@@ -120,6 +132,17 @@ class PreparedProgram:
         if isinstance(item.plan, PassPlan):
             return self._pass_handler(item.plan)
         return None if item.plan is None else self._copy_handler(item.plan)
+
+    def _meeting(self, item: Item, handler: Handler | None) -> Handler | None:
+        """What a run does for a command: a copy may wait for the other cores first."""
+        if handler is None or not isinstance(item.plan, CopyPlan) or not item.plan.meet:
+            return handler
+
+        def run() -> None:
+            self.core.meet()
+            handler()
+
+        return run
 
     def _pass_handler(self, plan: PassPlan) -> Handler:
         registers, memories = self.sequencer.registers, self.core.memories

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
 
 from npuc.backends.model import Cost
 from npuc.ir.errors import UserError
@@ -54,21 +56,28 @@ class Hazard:
         return self.text
 
 
-def run_observed(program: PreparedProgram, entry: str, params: Sequence[int]) -> tuple[int, list[Hazard]]:
+def run_observed(
+    program: PreparedProgram, entry: str, params: Sequence[int], monitor: Monitor | None = None
+) -> tuple[int, list[Hazard]]:
     """Execute a program and look for hazards; returns the commands executed and the hazards.
 
     Commands that leave a memory are skipped.
 
+    Args:
+        monitor: of the core, where several cores run the program.
+
     Raises:
         UserError: as `PreparedProgram.run`, except out-of-bounds.
     """
-    monitor = Monitor(program.core)
+    monitor = monitor or Monitor(program.core)
     executed = 0
     for position in program.sequencer.trace(entry, params):
         item = program.program.items[position]
         if item.plan is None:
             monitor.control(item)
             continue
+        if isinstance(item.plan, CopyPlan) and item.plan.meet:
+            program.core.meet()
         try:
             footprints = monitor.footprints(item.plan, program.sequencer.registers)
             monitor.before(item, footprints)
@@ -87,6 +96,40 @@ def run_observed(program: PreparedProgram, entry: str, params: Sequence[int]) ->
     return executed, monitor.hazards
 
 
+class SharedAccess(NamedTuple):
+    """An access to a memory that several cores see, and the meetings of its queue before it."""
+
+    item: Item
+    footprint: Footprint
+    meetings: int
+
+    def apart(self, other: SharedAccess) -> bool:
+        """Whether all cores met between this and another core's access."""
+        same = self.item.instruction.queue == other.item.instruction.queue
+        return same and self.meetings != other.meetings
+
+
+def check_cores(monitors: Sequence[Monitor]) -> list[Hazard]:
+    """Conflicting accesses of two cores between which the cores have not met, once per pair of commands."""
+    found: dict[tuple[int, int], Hazard] = {}
+    for (a, one), (b, two) in permutations(enumerate(monitors), 2):
+        for write in (access for access in one.shared if access.footprint.writes):
+            for other in two.shared:
+                key = write.item.offset, other.item.offset
+                if key in found or len(found) >= MOST or write.apart(other):
+                    continue
+                shared = write.footprint.overlap(other.footprint)
+                if shared is not None:
+                    place = _place(write.footprint.memory, *shared)
+                    text = (
+                        f"{write.item.where} of core {a} writes {_bytes(*place)}, and {other.item.where} of "
+                        f"core {b} {_does(other.footprint)} the same bytes; the cores do not meet in between"
+                    )
+                    hazard = Hazard("race", text, (write.item, other.item), place[0], place[2], place[3])
+                    found[key] = hazard
+    return list(found.values())
+
+
 class Monitor:
     """The account of one run on one core."""
 
@@ -101,6 +144,8 @@ class Monitor:
         self._events: list[Event] = []  # of the stretch since the last barrier
         self._numbers = [0] * len(self.lanes)
         self._last: Item | None = None
+        self.shared: list[SharedAccess] = []
+        self._met: dict[str, int] = {}
 
     def footprints(self, plan: PassPlan | CopyPlan, registers: Sequence[int]) -> list[Footprint]:
         """What a command reads and writes with these registers.
@@ -130,8 +175,19 @@ class Monitor:
             if footprint.writes:
                 footprint.mark(self.written[footprint.memory.name])
         instruction = item.instruction
+        if not self.core.alone:
+            self._note_shared(item, footprints)
         self._add(self.lanes[instruction.queue], instruction.waits, instruction.signals, (item, footprints))
         self._last = item
+
+    def _note_shared(self, item: Item, footprints: Sequence[Footprint]) -> None:
+        """Note accesses to memories that other cores see, and how often their queue has met before."""
+        queue = item.instruction.queue
+        if isinstance(item.plan, CopyPlan) and item.plan.meet:
+            self._met[queue] = self._met.get(queue, 0) + 1
+        for footprint in footprints:
+            if footprint.memory.name not in self.core.own:
+                self.shared.append(SharedAccess(item, footprint, self._met.get(queue, 0)))
 
     def control(self, item: Item) -> None:
         """A command of the sequencer."""

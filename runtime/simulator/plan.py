@@ -96,13 +96,17 @@ class PassPlan:
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """A copy: specification and ports; ``limit`` None moves everything, ``index`` is the index list."""
+    """A copy: specification and ports; ``limit`` None moves everything, ``index`` is the index list.
+
+    With ``meet`` it starts when all cores are ready to start it.
+    """
 
     spec: CopySpec
     src: PortPlan
     dst: PortPlan
     index: PortPlan | None
     limit: Reg | None
+    meet: bool = False
 
     def extent(self, registers: Sequence[int]) -> int:
         """The extent of nest dimension 0 that is moved."""
@@ -253,7 +257,8 @@ def _plan_copy(fields: Fields) -> CopyPlan:
     )
     limit = fields.reg("limit", -1)
     index = None if index_dim is None else _index_port(fields, index_dim)
-    return CopyPlan(spec, src, dst, index, None if limit == Reg(-1, 0) else limit)
+    meet = bool(fields.int("meet"))
+    return CopyPlan(spec, src, dst, index, None if limit == Reg(-1, 0) else limit, meet)
 
 
 def _copy_port(fields: Fields, name: str, index_dim: int | None) -> PortPlan:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from npuc.backends.elf import Program
 from npuc.backends.instruction import Instruction
 from npuc.backends.machine import Machine
+from npuc.ir.lockstep import Lockstep
 from npuc.runtime.simulator.function import Core
-from npuc.runtime.simulator.hazards import Hazard, run_observed
+from npuc.runtime.simulator.hazards import Hazard, Monitor, check_cores, run_observed
 from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.program import LoadedProgram, load_instructions, load_program
 from npuc.runtime.simulator.timing import Timeline, simulate
@@ -41,7 +43,7 @@ class Simulator:
         for name, spec in machine.memories.items():
             if spec.level not in ("core", "slice") and name not in shared:
                 shared[name] = SimulatedMemory(spec)
-        self.cores = [Core(machine, shared, rank) for rank in range(cores)]
+        self.cores = [Core(machine, shared, rank, alone=cores == 1) for rank in range(cores)]
 
     def write(self, address: int, tensor: Tensor) -> None:
         """Write a tensor, row-major, to main memory.
@@ -115,6 +117,37 @@ class Simulator:
         self.main.forget()
         return RunResult((prepared.run_straight if straight else prepared.run)(entry, params))
 
+    def run_ranks(
+        self,
+        program: LoadedProgram,
+        entry: str = "main",
+        params: Sequence[int] = (),
+        *,
+        hazards: bool = False,
+        straight: bool = False,
+    ) -> RunResult:
+        """Execute a program on all cores together, which meet where it says so.
+
+        Args:
+            params: as for `run`; the rank is each core's own.
+
+        Raises:
+            UserError: as `run`; deadlock when cores meet a different number of times.
+        """
+        together = Lockstep(len(self.cores))
+        monitors = [Monitor(core) for core in self.cores] if hazards else []
+
+        def run(rank: int) -> RunResult:
+            core, own = self.cores[rank], (rank, *params[1:])
+            core.meet = partial(together.exchange, rank, None)
+            if hazards:
+                return RunResult(*run_observed(core.prepare(program), entry, own, monitors[rank]))
+            return self.run(program, entry, own, straight=straight, core=rank)
+
+        found = together.run([partial(run, rank) for rank in range(len(self.cores))])
+        shared = check_cores(monitors)
+        return RunResult(sum(r.commands for r in found), [*(h for r in found for h in r.hazards), *shared])
+
     def time(self, program: LoadedProgram, entry: str = "main", params: Sequence[int] = ()) -> Timeline:
         """The timing of a program that runs alone; needs no data.
 
@@ -122,6 +155,14 @@ class Simulator:
             UserError: deadlock, naming the waiting commands.
         """
         return self.time_together([(program, entry, params)])[0]
+
+    def time_ranks(self, program: LoadedProgram, entry: str, params: Sequence[int]) -> list[Timeline]:
+        """The timings of a program on all cores together; the rank is each core's own.
+
+        Raises:
+            UserError: deadlock, naming the waiting commands.
+        """
+        return self.time_together([(program, entry, (core.rank, *params[1:])) for core in self.cores])
 
     def time_together(self, runs: Sequence[tuple[LoadedProgram, str, Sequence[int]]]) -> list[Timeline]:
         """The timings of programs that run together, one per core, sharing the main memory's bandwidth.

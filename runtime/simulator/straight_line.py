@@ -7,7 +7,8 @@ For new parameters the few commands that depend on them are bound again, for kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from npuc.ir.errors import UserError
 from npuc.runtime.simulator.affine import NotAffine
@@ -15,7 +16,20 @@ from npuc.runtime.simulator.binding import Binder, Conflict, Operation
 from npuc.runtime.simulator.dispatched import Dispatched, dispatched
 from npuc.runtime.simulator.forwarding import Forwarding, Interval, live
 from npuc.runtime.simulator.memory import SimulatedMemory
+from npuc.runtime.simulator.plan import CopyPlan
 from npuc.runtime.simulator.program import LoadedProgram
+
+
+class Member(NamedTuple):
+    """What a core knows of the group that runs a program together.
+
+    Attributes:
+        rank: its own number, where it is one of several.
+        meet: waits for the others.
+    """
+
+    rank: int | None
+    meet: Callable[[], object]
 
 
 def prepare(
@@ -24,17 +38,20 @@ def prepare(
     parameters: int,
     memories: Mapping[str, SimulatedMemory],
     local: Mapping[str, SimulatedMemory],
+    member: Member | None = None,
 ) -> StraightLine | None:
     """The straight-line code of an entry for any ``parameters`` values.
 
     None where the program is not of that kind, or has an error that executing it command by command shows.
     """
     try:
-        found = dispatched(program, entry, parameters, memories)
+        found = dispatched(program, entry, parameters, memories, member.rank if member else None)
         flow = Forwarding(local)
         for command in found:
             flow.add(command)
-        return StraightLine(live(flow.commands, local), len(found), flow.relied, memories)
+        code = StraightLine(live(flow.commands, local), len(found), flow.relied, memories)
+        code.meet = member.meet if member else None
+        return code
     except (NotAffine, UserError):
         return None
 
@@ -45,6 +62,7 @@ class StraightLine:
     Attributes:
         executed: how many commands the program dispatches.
         positions: of the operations' commands in the program.
+        meet: what is called before a copy that waits for other cores.
     """
 
     def __init__(
@@ -55,8 +73,10 @@ class StraightLine:
         memories: Mapping[str, SimulatedMemory],
     ) -> None:
         self.executed = executed
+        self.meet: Callable[[], object] | None = None
         self.positions = [command.position for command in commands]
         self._relied = _merged(relied)
+        self._meetings = {i for i, c in enumerate(commands) if isinstance(c.plan, CopyPlan) and c.plan.meet}
         self._varying: list[tuple[int, Binder]] = []
         self._operations: list[Operation] = []
         for at, command in enumerate(commands):
@@ -86,6 +106,8 @@ class StraightLine:
         at = 0
         try:
             for at, operation in enumerate(self._operations):
+                if at in self._meetings and self.meet is not None:
+                    self.meet()
                 operation()
         except UserError as error:
             raise Stopped(error, self.positions[at]) from error

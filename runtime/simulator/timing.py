@@ -87,6 +87,11 @@ class Job(NamedTuple):
     waits: tuple[SemaphoreUse, ...]
     signals: tuple[SemaphoreUse, ...]
 
+    @property
+    def meets(self) -> bool:
+        """Whether it starts only when all cores are ready to start it."""
+        return isinstance(self.item.plan, CopyPlan) and self.item.plan.meet
+
 
 CostFunction = Callable[[Instruction], Cost]
 
@@ -129,6 +134,8 @@ class _Queue:
         self.left = 0.0  # cycles of work left at ``updated``, at full speed
         self.rate = 0.0  # bytes per cycle it asks of the main memory
         self.version = 0
+        self.meetings = 0  # that have begun or are waited for
+        self.meeting = False  # whether what runs waits for other cores
 
 
 class _CoreTime:
@@ -173,6 +180,8 @@ class _CoreTime:
         """What does not go on, one text each."""
         found: list[str] = []
         for queue in self.queues.values():
+            if queue.meeting and queue.running is not None:
+                found.append(f"{queue.running.item.where} on queue {queue.name} waits for the other cores")
             if queue.waiting and queue.running is None:
                 needs = " and ".join(
                     f"{count} of semaphore {semaphore}, which holds {self.semaphores[semaphore]}"
@@ -211,6 +220,7 @@ class _Engine:
         self.bandwidth = cores[0].program.machine.main.bandwidth or math.inf
         self.factor = 1.0  # speed of what moves from and to the main memory
         self.moving: list[tuple[_CoreTime, _Queue]] = []
+        self.meetings: dict[tuple[str, int], list[tuple[_CoreTime, _Queue]]] = {}
 
     def run(self) -> None:
         for core in self.cores:
@@ -299,13 +309,31 @@ class _Engine:
         job = queue.running = queue.waiting.popleft()
         for semaphore, count in job.waits:
             semaphores[semaphore] -= count
+        if job.meets and len(self.cores) > 1:
+            self._meet(core, queue)
+        else:
+            self._begin(core, queue, job)
+        self._wake(core)
+
+    def _meet(self, core: _CoreTime, queue: _Queue) -> None:
+        """Wait, or begin together with the cores that wait for this one."""
+        queue.meetings += 1
+        queue.meeting = True
+        arrived = self.meetings.setdefault((queue.name, queue.meetings), [])
+        arrived.append((core, queue))
+        if len(arrived) == len(self.cores):
+            for other, its_queue in self.meetings.pop((queue.name, queue.meetings)):
+                its_queue.meeting = False
+                assert its_queue.running is not None
+                self._begin(other, its_queue, its_queue.running)
+
+    def _begin(self, core: _CoreTime, queue: _Queue, job: Job) -> None:
         queue.started = queue.updated = self.now
         queue.left = job.cost.cycles
         queue.rate = job.cost.dram_bytes / max(job.cost.cycles, 1)
         if queue.rate:
             self._share([*self.moving, (core, queue)])
         self._end(core, queue)
-        self._wake(core)
 
     def _end(self, core: _CoreTime, queue: _Queue) -> None:
         """Foresee the end of what runs in a queue."""

@@ -87,6 +87,13 @@ def add_compiled_for(
             metavar=f"{SPELLING[kind]},…",
             help=f"shapes of the {kind} programs, e.g. {EXAMPLE[kind]}",
         )
+    numbers.add_argument(
+        "--tensor-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="share every layer among N cores",
+    )
     numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
     return numbers
 
@@ -152,6 +159,7 @@ def _compilation(
         check=_check(arguments),
         progress=progress,
         weights=not arguments.no_weights,
+        tensor_parallel=arguments.tensor_parallel,
         debug=not arguments.no_debug,
         quantize=_quantize(arguments),
     )

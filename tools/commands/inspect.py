@@ -58,11 +58,12 @@ def _artifact(path: Path, check: bool) -> Outcome:
     data: dict[str, Any] = {"format": "artifact", **encode(artifact.manifest), "checked": check}
     manifest = artifact.manifest
     sizes = {entry.path: entry.bytes for entry in manifest.files}
-    source = manifest.source
+    source, ranks = manifest.source, manifest.parallel.tensor_parallel
     rows = [
         ["target", manifest.target],
         ["source", f"{source.name} ({source.architecture})"],
         ["type", manifest.dtype],
+        *([["ranks", f"{ranks} cores of a chip share every layer"]] if ranks > 1 else []),
         ["context", f"{manifest.max_context} positions, {manifest.slots} cache slots"],
         ["memory", ", ".join(f"{name} {size(region.bytes)}" for name, region in manifest.memory.items())],
     ]

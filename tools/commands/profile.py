@@ -41,22 +41,27 @@ def execute(arguments: argparse.Namespace) -> Outcome:
             "no-program", "a trace is of one program", where="--trace", remedy=f"--program: {listed}"
         )
     machine, sizes = artifact.machine, model_sizes(artifact.model_path)
-    timelines = [time_program(artifact, program, machine) for program in chosen]
+    timelines = [time_ranks(artifact, program, machine) for program in chosen]
     if arguments.trace is not None:
-        write_chrome_trace(timelines, arguments.trace)
-    found = [data_of(p, t, machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
+        write_chrome_trace(timelines[0], arguments.trace)
+    found = [data_of(p, t[0], machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
     text = _text(found)
     if arguments.why:
         from npuc.tools import why
 
-        for program, timeline in zip(found, timelines, strict=True):
-            program["why"] = why.explain(timeline)
+        for program, ranks in zip(found, timelines, strict=True):
+            program["why"] = why.explain(ranks[0])
             text += "\n\n" + "\n".join(why.lines(program["name"], program["why"]))
     return Outcome({"programs": found}, text)
 
 
 def time_program(artifact: Any, program: Any, machine: Any) -> Any:
-    """The timeline of a program's entry `last`, all rows at their last positions."""
+    """The first rank's timeline of a program's entry `last`, all rows at their last positions."""
+    return time_ranks(artifact, program, machine)[0]
+
+
+def time_ranks(artifact: Any, program: Any, machine: Any) -> list[Any]:
+    """The timelines of all ranks, which run together, as of `time_program`."""
     from npuc.backends.elf import parse_program
     from npuc.runtime.device import parameters
     from npuc.runtime.simulator.program import load_program
@@ -65,14 +70,15 @@ def time_program(artifact: Any, program: Any, machine: Any) -> Any:
     elf = parse_program(artifact.read_file(program.file), str(artifact.path / program.file))
     start = program.length - program.new_tokens
     rows = [(slot, start, program.new_tokens) for slot in range(program.batch)]
-    return simulate([(load_program(machine, elf), "last", parameters(rows))])[0]
+    loaded, ranks = load_program(machine, elf), artifact.manifest.parallel.tensor_parallel
+    return simulate([(loaded, "last", parameters(rows, rank)) for rank in range(ranks)])
 
 
 def data_of(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any) -> dict[str, Any]:
-    """A program's figures, for programs."""
+    """A program's figures, for programs: times of a rank, bytes of all ranks, which do the same."""
     from npuc.tools.roofline import roofline_cycles, work_of
 
-    work = work_of(program, sizes, manifest)
+    work, ranks = work_of(program, sizes, manifest), manifest.parallel.tensor_parallel
     cycles = timeline.cycles
     return {
         "name": program.name,
@@ -80,10 +86,10 @@ def data_of(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any
         "batch": program.batch,
         "length": program.length,
         "cycles": cycles,
-        "roofline_cycles": roofline_cycles(work, machine, manifest.dtype),
+        "roofline_cycles": roofline_cycles(work, machine, manifest.dtype, ranks),
         "seconds": timeline.seconds,
         "tokens_per_second": program.batch * program.new_tokens / timeline.seconds,
-        "dram_bytes": timeline.dram_bytes,
+        "dram_bytes": ranks * timeline.dram_bytes,
         "least_dram_bytes": work.bytes,
         "macs": work.macs,
         "utilization": {queue: timeline.busy(queue) / cycles for queue in timeline.queues},

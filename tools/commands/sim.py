@@ -88,7 +88,7 @@ def _run(device: SimulatorDevice, program: Program, arguments: argparse.Namespac
     rows = [(slot, position, program.new_tokens) for slot in range(program.batch)]
     start = time.perf_counter()
     loaded = _loaded(device, program, arguments.elf)
-    result = device.simulator.run(loaded, arguments.entry, parameters(rows), hazards=arguments.sanitize)
+    result = device.simulator.run_ranks(loaded, arguments.entry, parameters(rows), hazards=arguments.sanitize)
     return {
         "name": program.name,
         "entry": arguments.entry,

@@ -93,8 +93,9 @@ def recompile(artifact: Artifact, instruments: Sequence[Instrument] = ()) -> Rec
     machine_of(target)  # read once, so that no pass seems to take the time
     start = perf_counter()
     observer = Observer(instruments=[*instruments, recorder])
-    quantize = Quantize.of_recipe(artifact.manifest.recipe)
-    lower(module, target, buckets_of(artifact), quantize=quantize, observer=observer)
+    quantize, ranks = Quantize.of_recipe(artifact.manifest.recipe), artifact.manifest.parallel.tensor_parallel
+    buckets = buckets_of(artifact)
+    lower(module, target, buckets, quantize=quantize, tensor_parallel=ranks, observer=observer)
     seconds = perf_counter() - start
     emitted = emit_programs(module, target)
     same = all(_text(artifact, e.name) == e.program.text for e in emitted)

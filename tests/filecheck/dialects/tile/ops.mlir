@@ -75,3 +75,18 @@ func.func @copies(%x : memref<4x32xf32, "dm">, %h : memref<4x32xf32, "hbm">, %id
   tile.copy [2, 32] src(%h strides [0, 1]) dst(%x strides [0, 1] slices [1, 0]) index(%ids strides [1]) along 0 scale 32
   func.return
 }
+
+// Ranks: a buffer that all see, the rank's own place in it, and a copy that starts when all are ready.
+// CHECK: func.func @ranks
+func.func @ranks(%x : memref<4x32xf32, "dm">) {
+  // CHECK-NEXT: %rank = tile.rank : index
+  %rank = tile.rank : index
+  // CHECK-NEXT: %all = tile.shared 0 : memref<2x128xf32, "hbm">
+  %all = tile.shared 0 : memref<2x128xf32, "hbm">
+  // CHECK-NEXT: tile.copy [4, 32] src(%x strides [0, 1] slices [1, 0]) dst(%all + 128 * %rank strides [32, 1])
+  tile.copy [4, 32] src(%x strides [0, 1] slices [1, 0]) dst(%all + 128 * %rank strides [32, 1])
+  // CHECK-NEXT: tile.copy [4, 32] src(%all strides [32, 1]) dst(%x strides [0, 1] slices [1, 0]) meet
+  // GENERIC: meet, operandSegmentSizes
+  tile.copy [4, 32] src(%all strides [32, 1]) dst(%x strides [0, 1] slices [1, 0]) meet
+  func.return
+}

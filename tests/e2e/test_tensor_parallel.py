@@ -1,0 +1,104 @@
+"""Cores of a chip that share every layer: from the checkpoint to logits, times and bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import npuc
+import pytest
+from npuc.passes.algorithms.geometry import geometry_of
+from npuc.passes.buckets import parse_bucket
+from npuc.runtime.artifact import Artifact
+from npuc.runtime.device import SimulatorDevice, parameters
+from npuc.runtime.simulator.plan import CopyPlan
+from npuc.runtime.simulator.sequencer import Sequencer
+from npuc.runtime.verify import verify
+from npuc.tools import irc
+from sanitized import FirstRunsSanitized
+
+BUCKETS = [parse_bucket("prefill", "1x16"), parse_bucket("decode", "1x32")]
+LAYERS, HIDDEN = 4, 128  # of the demonstration model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def artifact(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    made: dict[int, Path] = {}
+
+    def make(ranks: int) -> Path:
+        if ranks not in made:
+            made[ranks] = tmp_path_factory.mktemp("tensor-parallel") / f"{ranks}"
+            npuc.compile(demo_model, made[ranks], target="rngd", buckets=BUCKETS, tensor_parallel=ranks)
+        return made[ranks]
+
+    return make
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_logits_are_those_of_transformers(
+    artifact: Callable[[int], Path], ranks: int, demo_model: Path, tmp_path: Path
+) -> None:
+    """On eight cores two heads of keys are repeated, and four of queries leave four cores' attention idle."""
+    device = FirstRunsSanitized(Artifact(artifact(ranks)))
+    (tmp_path / "text").write_text("The function returns a list, or None.")
+    found = verify(artifact(ranks), demo_model, tmp_path / "text", device=device)
+    assert found["max_rel_error"] < 1e-5
+    assert device.hazards == []
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_two_all_reduces_a_layer_of_the_least_bytes(artifact: Callable[[int], Path], ranks: int) -> None:
+    """Each has two halves, in which a rank reads (ranks − 1) / ranks of the tensor from the others."""
+    device = SimulatorDevice(Artifact(artifact(ranks)))
+    width = geometry_of(device.simulator.machine).padded(HIDDEN)  # as hidden states lie in the slices
+    program = device.programs[0]  # its 16 tokens make whole shares in every slice
+    loaded, tokens = device.load(program), program.new_tokens
+    trace = Sequencer(loaded).trace("last", parameters([(0, 0, tokens)]))
+    plans = [plan for at in trace if isinstance(plan := loaded.items[at].plan, CopyPlan) and plan.meet]
+    assert len(plans) == LAYERS * 2 * 2
+    from_others = sum(_bytes(plan) * (ranks - 1) // ranks for plan in plans)
+    assert from_others == LAYERS * 2 * (2 * (ranks - 1) * tokens * width * 4 // ranks)
+
+
+def _bytes(plan: CopyPlan) -> int:
+    count = 1
+    for size in plan.spec.size:
+        count *= size
+    return count * plan.spec.item
+
+
+def test_tools_know_of_all_ranks(artifact: Callable[[int], Path], tmp_path: Path, capsys: Capture) -> None:
+    path = str(artifact(2))
+    assert irc.main(["inspect", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parallel"] == {"tensor_parallel": 2}
+    assert irc.main(["profile", path, "--program", "decode_1x32", "--trace", f"{tmp_path}/t", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["programs"]
+    assert found["cycles"] > found["roofline_cycles"]
+    assert {event["pid"] for event in json.loads((tmp_path / "t").read_text())["traceEvents"]} == {0, 1}
+    assert irc.main(["sim", path, "--program", "decode_1x32", "--sanitize", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ("9", "9 ranks are asked for, a chip of rngd has 8 cores"),
+        ("0", "0 ranks are asked for, a chip of rngd has 8 cores"),
+    ],
+)
+def test_too_many_ranks(ranks: str, message: str, demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
+    flags = ["-t", "rngd", "--tensor-parallel", ranks, "-o", str(tmp_path / "out"), "--json"]
+    assert irc.main(["compile", str(demo_model), *flags]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["message"] == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_whose_cores_cannot_wait(demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
+    toy = Path(__file__).parents[1] / "toy" / "toy.npu"
+    flags = ["-t", str(toy), "--tensor-parallel", "2", "-o", str(tmp_path / "out"), "--json"]
+    assert irc.main(["compile", str(demo_model), *flags]) == 1
+    message = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert message == "no copy of toy waits for other cores (field meet)"

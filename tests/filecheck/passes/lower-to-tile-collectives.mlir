@@ -1,0 +1,45 @@
+// RUN: irc opt %s -p 'lower-to-tile{target="rngd"}' --no-type-aliases | filecheck %s
+
+!Few = tensor<1x1x256xf32, #tile.sliced<4>>
+!Many = tensor<1x4096x256xf32, #tile.sliced<4>>
+
+builtin.module {
+builtin.module @prefill_1x4096 attributes {npuc.bucket = {kind = "prefill", batch = 1 : i64, new_tokens = 4096 : i64, length = 4096 : i64}} {
+  // A rank writes its values, from one slice where they are few; it adds up its share of everybody's when all
+  // have written theirs; it reads all sums when all have written theirs.
+  // CHECK-LABEL: func.func private @few
+  func.func private @few(%x : !Few) -> !Few {
+    // CHECK-NEXT: %[[RANK:.*]] = tile.rank : index
+    // CHECK-NEXT: %values = tile.shared 0 : memref<2x64x4xf32, "hbm">
+    // CHECK-NEXT: %[[TOGETHER:.*]] = tile.alloc : memref<64x256xf32, "dm">
+    // CHECK-NEXT: tile.pass [64, 4] ring 0 stream(%x strides [0, 1] slices [1, 0]) out(%[[TOGETHER]] strides [4, 1])
+    // CHECK-NEXT: tile.copy [256] src(%[[TOGETHER]] strides [1]) dst(%values + 256 * %[[RANK]] strides [1])
+    // CHECK-NEXT: %[[PARTS:.*]] = tile.alloc : memref<64x2x2xf32, "dm">
+    // CHECK-NEXT: tile.copy [64, 2, 2] src(%values + 2 * %[[RANK]] strides [4, 256, 1]) dst(%[[PARTS]] strides [0, 2, 1] slices [1, 0, 0]) meet
+    // CHECK-NEXT: %[[SUM:.*]] = tile.alloc : memref<64x2xf32, "dm">
+    // CHECK-NEXT: tile.pass [2, 2] reduce [1] stream(%[[PARTS]] strides [1, 2]) out(%[[SUM]] strides [1, 0]) chain [reduce_add]
+    // CHECK-NEXT: %sums = tile.shared 1 : memref<2x64x2xf32, "hbm">
+    // CHECK: tile.copy [64, 2, 2] src(%sums strides [2, 128, 1]) dst(%{{.*}} strides [0, 2, 1] slices [1, 0, 0]) meet
+    %y = dist.all_reduce sum %x over [tp] mesh #dist.mesh<tp = 2> : !Few
+    func.return %y : !Few
+  }
+
+  // Where there is more, every slice writes its own run.
+  // CHECK-LABEL: func.func private @many
+  func.func private @many(%x : !Many) -> !Many {
+    // CHECK: tile.copy [64, 16384] src(%x strides [0, 1] slices [1, 0]) dst(%values + 1048576 * %{{.*}} strides [16384, 1])
+    %y = dist.all_reduce sum %x over [tp] mesh #dist.mesh<tp = 2> : !Many
+    func.return %y : !Many
+  }
+
+  // Each rank writes its columns of the logits.
+  // CHECK-LABEL: func.func private @head_last
+  func.func private @head_last(%x : !Few) -> tensor<1x1x512xf32, #tile.host> {
+    // CHECK: %[[RANK:.*]] = tile.rank : index
+    // CHECK: tile.copy [64, 4] src(%x strides [0, 1] slices [1, 0]) dst(%result + 256 * %[[RANK]] strides [4, 1])
+    // CHECK-NOT: meet
+    %y = dist.all_gather %x dim 2 over [tp] mesh #dist.mesh<tp = 2> : tensor<1x1x512xf32, #tile.host>
+    func.return %y : tensor<1x1x512xf32, #tile.host>
+  }
+}
+}
