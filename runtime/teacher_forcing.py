@@ -50,7 +50,7 @@ def split(programs: Sequence[Program], tokens: int, decoded: int) -> Split:
     prompt = min(max(prefill, extend), tokens)
     if decode and tokens:
         prompt = min(prompt, max(1, min(tokens, decode) - decoded))
-    first = min(prefill, (prompt + 1) // 2 if extend else prompt)
+    first = min(prefill, (prompt + 1) // 2 if extend > prefill else prompt)
     return Split(first, prompt, max(prompt, min(tokens, decode)))
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from npuc.ir.errors import UserError
+from npuc.runtime.buckets import Pending, takes
 from npuc.runtime.comparison import Comparison, Likelihood
 from npuc.runtime.llm import LLM
 from npuc.runtime.manifest import Program
 from npuc.runtime.reference import Reference
-from npuc.runtime.teacher_forcing import split
+from npuc.runtime.teacher_forcing import Split, split
 from npuc.runtime.verify import encode_documents, read_documents, verify
 from transformers import LlamaForCausalLM
 
@@ -122,6 +125,32 @@ def test_splits() -> None:
     extended = [*programs, bucket("extend", 1, 8, 64)]
     assert split(extended, 10, 4) == (3, 6, 10)
     assert split(extended, 100, 4) == (16, 60, 64)
+
+
+@example([("prefill", 1, 12, 0), ("extend", 1, 1, 0)], 12, 0)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(Split._fields), st.integers(1, 3), st.integers(1, 12), st.integers(0, 20)),
+        min_size=1,
+    ),
+    st.integers(1, 40),
+    st.integers(0, 8),
+)
+def test_splits_can_be_run(sizes: list[tuple[str, int, int, int]], tokens: int, decoded: int) -> None:
+    """Each kind of program takes a document as far as its part of the split says."""
+    programs = [
+        bucket(kind, batch, 1 if kind == "decode" else new, new + (0 if kind == "prefill" else more))
+        for kind, batch, new, more in sizes
+    ]
+    parts, cached = split(programs, tokens, decoded), 0
+    for kind, target in parts._asdict().items():
+        usable = [program for program in programs if program.kind == kind]
+        while cached < target:
+            rest = 1 if kind == "decode" else target - cached
+            taken = max((takes(program, Pending(cached, rest)) for program in usable), default=0)
+            assert taken, f"{kind} stops at {cached} of {target}"
+            cached += taken
+    assert cached > 0
 
 
 def test_comparison_by_hand() -> None:
