@@ -14,11 +14,12 @@ function memoryView(app, main) {
   const lives = program.lives.filter((life) => program.buffers[life[LIFE.buffer]][BUFFER.memory] === name);
   const end = (life) => life[LIFE.address] + program.buffers[life[LIFE.buffer]][BUFFER.bytes];
   const top = Math.max(...lives.map(end));
+  const modules = program.buffers.map((buffer) => model.modulesOf(model.sources(model.last - 1, buffer[BUFFER.origin]))[0]);
   const wanted = model.reached(model.last - 1, state.selected);
   const on = (life) => wanted.has(program.buffers[life[LIFE.buffer]][BUFFER.origin]);
   const y = (c, address) => 8 + (c.height - 16) * (1 - address / top);
   const canvas = new TimeCanvas(program.cycles, {
-    paint: (c) => paintMemory(c, app, program, lives, y, on, top),
+    paint: (c) => paintMemory(c, app, program, lives, modules, y, on, top),
     hit: (x, py, c) => lifeAt(c, lives, end, y, x, py),
     pick: (life) => app.select(model.sources(model.last - 1, program.buffers[life[LIFE.buffer]][BUFFER.origin])),
     describe: (life) => lifeText(program, life),
@@ -27,7 +28,8 @@ function memoryView(app, main) {
     names.map((other) => make("option", { selected: other === name }, other)));
   main.append(make("div", { class: "bar" }, programPicker(app), picker,
     make("span", { class: "soft" }, `${bytes(top)} of ${bytes(size)} used${slices > 1 ? ` in each of ${slices} slices` : ""} (${percent(top / size)}), ` +
-      `at most ${bytes(peak(lives, program))} at once · ${lives.length} lives of buffers`)),
+      `at most ${bytes(peak(lives, program))} at once · ${count(lives.length)} lives of buffers`),
+    make("span", { class: "grow" }), legend(app, lives.map((life) => modules[life[LIFE.buffer]]))),
     canvas.element, regionBar(model));
   state.canvas = canvas;
 }
@@ -43,15 +45,14 @@ function peak(lives, program) {
   return most;
 }
 
-function paintMemory(c, app, program, lives, y, on, top) {
+function paintMemory(c, app, program, lives, modules, y, on, top) {
   const step = 2 ** Math.ceil(Math.log2(Math.max(1, top / 8)));
   for (let address = 0; address <= top; address += step) c.label(bytes(address), y(c, address) + 4);
   const some = app.state.selected.size > 0;
   for (const life of lives) {
     const buffer = program.buffers[life[LIFE.buffer]];
     const from = y(c, life[LIFE.address] + buffer[BUFFER.bytes]), height = Math.max(1, y(c, life[LIFE.address]) - from);
-    const module = app.model.operations.get(app.model.sources(app.model.last - 1, buffer[BUFFER.origin])[0])?.match(/module = "([^"]+)"/)?.[1];
-    const style = on(life) ? c.ink("accent") : c.ink(`c${app.model.color(module)}`);
+    const style = on(life) ? c.ink("accent") : c.ink(`c${app.model.color(modules[life[LIFE.buffer]])}`);
     c.box(life[LIFE.start], life[LIFE.end], from, height - (height > 3 ? 1 : 0), style, on(life) ? 1 : some ? 0.25 : 0.75);
     const room = c.x(life[LIFE.end]) - Math.max(GUTTER, c.x(life[LIFE.start]));
     if (height > 13 && room > 60) {
