@@ -27,7 +27,7 @@ SHARES = (0.75, 0.5)
 """Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers.
 
 Tried in turn; if the buffers cannot be placed with either, the given order stays."""
-LOOP_SHARE = 0.5
+LOOP_SHARE = 0.8
 """How much of what the code around a loop may take the loop's own buffers may take, in one copy."""
 
 
