@@ -8,7 +8,7 @@ in float32 and round the result once, whatever the type of the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from torch.nn.functional import linear
 
 WEIGHT, WEIGHT_SCALE, INPUT_SCALE = ".weight", ".weight_scale", ".input_scale"
 SCALES = (WEIGHT_SCALE, INPUT_SCALE)
+LARGEST = torch.finfo(torch.float8_e4m3fn).max
 
 
 def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, Any]) -> nn.Module:
@@ -31,7 +32,7 @@ def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, A
 
     folder = open_checkpoint(model).root
     if recipe["checkpoint"]:
-        reference = load_dequantized(folder, dtype)
+        reference = load_dequantized(folder, dtype, stored_products=True)
     else:
         reference = _load(folder, dtype)
     rounded = [entry["name"] for entry in recipe["weights"] if entry["by"] == "compile"]
@@ -41,8 +42,15 @@ def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, A
     return reference
 
 
-def load_dequantized(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A quantized checkpoint as a model in floats that rounds inputs of layers as the checkpoint says."""
+def load_dequantized(
+    folder: Path, dtype: torch.dtype = torch.float32, *, stored_products: bool = False
+) -> nn.Module:
+    """A quantized checkpoint as a model in floats that rounds inputs of layers as the checkpoint says.
+
+    Args:
+        stored_products: multiply stored values, whose products are exact, and scale the sums; else multiply
+            dequantized values, as transformers does, which rounds each of them first.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config: Any = AutoConfig.from_pretrained(folder)
@@ -57,7 +65,12 @@ def load_dequantized(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Mod
     for name in stored:
         if name.endswith(WEIGHT_SCALE):
             path = name.removesuffix(WEIGHT_SCALE)
-            _replace(model.get_submodule(path), values[path + WEIGHT], stored.get(path + INPUT_SCALE))
+            scale, input_scale = stored[name].float(), stored.get(path + INPUT_SCALE)
+            if stored_products and input_scale is not None:
+                weight = stored[path + WEIGHT].float()
+                _replace(model.get_submodule(path), weight, input_scale, scale.reshape(-1) * input_scale)
+            else:
+                _replace(model.get_submodule(path), values[path + WEIGHT], input_scale)
     return model
 
 
@@ -106,20 +119,24 @@ def _round_weights(model: nn.Module, exact: nn.Module, pattern: str, where: str)
         _replace(model.get_submodule(name), rounded, None)
 
 
-def _replace(layer: nn.Module, weight: Tensor, input_scale: Tensor | None) -> None:
-    """Lets a linear layer multiply by these values, its input rounded by a scale if there is one."""
+def _replace(
+    layer: nn.Module, weight: Tensor, input_scale: Tensor | None, scale: Tensor | None = None
+) -> None:
+    """Lets a linear layer multiply by these values, its input rounded by a scale if there is one.
+
+    With ``scale`` the weight is as it is stored, and so is the input; their products are scaled.
+    """
     bias: Any = layer.bias
     added = None if bias is None else bias.detach().float()
-    rounding = None if input_scale is None else _rounding(input_scale.float())
+    by = None if input_scale is None else input_scale.float()
 
     def forward(x: Tensor) -> Tensor:
-        value = x.float() if rounding is None else rounding(x.float())
-        return linear(value, weight, added).to(x.dtype)
+        if by is None:
+            return linear(x.float(), weight, added).to(x.dtype)
+        value = (x.float() / by).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).float()
+        if scale is None:
+            return linear(value * by, weight, added).to(x.dtype)
+        products = linear(value, weight) * scale
+        return (products if added is None else products + added).to(x.dtype)
 
     layer.forward = forward
-
-
-def _rounding(scale: Tensor) -> Callable[[Tensor], Tensor]:
-    """To float8_e4m3fn and back, saturating."""
-    top = torch.finfo(torch.float8_e4m3fn).max
-    return lambda x: (x / scale).clamp(-top, top).to(torch.float8_e4m3fn).float() * scale
