@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 SMALL_SLICE = 16384  # elements of one slice's part up to which gathering beats one product per slice
-FEW_ROWS = 4  # up to which one product per slice beats gathering anyway
+FEW_ROWS = 4  # up to which one product per slice beats gathering anyway, unless that is
+TINY_SLICE = 512  # elements or less of a slice's part
 
 
 @dataclass(frozen=True)
@@ -149,4 +150,5 @@ def _one_product_per_slice(
     """Whether the columns of all slices are better left apart: they lie apart and are not worth gathering."""
     apart = not mergeable([sizes[a] for a in columns], [strides[a] for a in columns])
     part = prod(sizes[a] for a in [*columns, *inner] if a != 0)
-    return apart and (prod(sizes[a] for a in rows) <= FEW_ROWS or part > SMALL_SLICE)
+    few = prod(sizes[a] for a in rows) <= FEW_ROWS and part > TINY_SLICE
+    return apart and (few or part > SMALL_SLICE)
