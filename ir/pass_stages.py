@@ -96,15 +96,15 @@ def bounded(
     whole = joined(shape, reach.shape)
     position, top = reach.position, reach.top
 
-    inside = position < 0
-    known = 0  # the limit that ``inside`` is for
+    last = 0, position < 0  # a limit, and what is inside of it; one value, for cores run in threads
 
     def run(v: Tensor, limit: int) -> Tensor:
-        nonlocal inside, known
+        nonlocal last
         if limit < top:
-            if limit != known:
-                inside, known = position < limit, limit
-            v = torch.where(inside, v, outside)
+            known = last
+            if known[0] != limit:
+                known = last = limit, position < limit
+            v = torch.where(known[1], v, outside)
         return expanded(v, whole)
 
     return run, whole
