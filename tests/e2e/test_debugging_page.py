@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_what_shows_means() -> None:
     assert not shows(["a"], "a\nb\n")
 
 
+def with_fault(words: list[str]) -> int:
+    """What `python tests/faults/irc.py` does."""
+    path = REPOSITORY / "tests" / "faults" / "irc.py"
+    spec = importlib.util.spec_from_file_location("faulty_irc", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(words)
+
+
 def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").symlink_to(REPOSITORY / "demo")
@@ -58,18 +70,20 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         with monkeypatch.context() as context:
             while "=" in words[0]:
                 context.setenv(*words.pop(0).split("=", 1))
-            assert words[0] == "irc"
-            status = irc.main(words[1:])
+            main = with_fault if words[:2] == ["python", "tests/faults/irc.py"] else irc.main
+            assert main is with_fault or words[0] == "irc"
+            status = main(words[2 if main is with_fault else 1 :])
         captured = capsys.readouterr()
         printed = captured.err + captured.out
-        assert status == int("irc: error: …" in expected), f"{command}: {printed}"
+        fails = any(line.startswith(("irc: error: …", "fault in ")) for line in expected)
+        assert status == int(fails), f"{command}: {printed}"
         assert shows(expected, printed), f"{command} printed\n{printed}"
 
 
 def test_every_flag_of_the_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
     flags = set(re.findall(r"--[a-z][\w-]+", PAGE.read_text(encoding="utf-8")))
     known: set[str] = set()
-    for name in ("opt", "compile", "explain", "diff", "report"):
+    for name in ("opt", "compile", "explain", "diff", "report", "bisect", "reduce"):
         with pytest.raises(SystemExit):
             irc.main([name, "--help"])
         known |= set(re.findall(r"--[a-z][\w-]+", capsys.readouterr().out))
