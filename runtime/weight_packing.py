@@ -73,7 +73,7 @@ class ModuleWeights:
     def _layer(self, op: tile.PackedOp, layer: int | None) -> Iterator[torch.Tensor]:
         weight, dtype = self._weights[op.weight.string_value()], torch_type(op.type.element_type)
         rows = self._reader.rows(weight, layer)
-        recipe, shape = [_step(s) for s in op.recipe], graph.static_shape(weight.type)
+        recipe, shape = recipe_of(op), graph.static_shape(weight.type)
         assert packed_shape(shape, recipe) == tuple(op.type.get_shape())
         yield from pack_groups(lambda start, stop: rows(start, stop).to(dtype), shape, recipe)
 
@@ -81,6 +81,11 @@ class ModuleWeights:
 def _shape(op: tile.PackedOp) -> tuple[int, ...]:
     shape = op.type.get_shape()
     return shape if op.layers is None else (len(tile.ints(op.layers)), *shape)
+
+
+def recipe_of(op: tile.PackedOp) -> list[dict[str, Any]]:
+    """The steps of a packed weight's recipe, as `pack` takes them."""
+    return [_step(step) for step in op.recipe]
 
 
 def _step(attr: DictionaryAttr) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 
 import torch
 from npuc.backends.machine import Machine
+from npuc.frontends.weights import WeightReader
 from npuc.ir import graph, tile
 from npuc.ir.commands import torch_type as memref_type
 from npuc.ir.graph_types import shape_of, static_shape
@@ -18,7 +20,9 @@ from npuc.ir.tile import HostAttr, SlicedAttr
 from npuc.ir.torch_types import torch_type
 from npuc.passes.assign_layouts import placement_of
 from npuc.passes.checking import Figures, compare, worst
-from npuc.passes.evaluation import AnyLevel, cache_shapes
+from npuc.passes.evaluation import AnyLevel, cache_shapes, token_major
+from npuc.runtime.packing import pack
+from npuc.runtime.weight_packing import recipe_of
 from torch import Tensor
 from xdsl.dialects.builtin import DictionaryAttr, MemRefType, ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
@@ -49,9 +53,11 @@ def random_tensor(name: str, shape: Sequence[int], dtype: torch.dtype, *, matrix
 
 
 class _Weights:
-    """Random weights."""
+    """Random weights; constants that the compiler has made weights of are what they are."""
 
     def read(self, weight: graph.WeightOp, layer: int | None = None) -> Tensor:
+        if "file = " not in str(weight.attributes["sources"]):
+            return WeightReader(Path()).read(weight, layer)
         name, kind = weight.sym_name.data, weight.type
         shape, dtype = static_shape(kind), torch_type(graph.element_of(kind))
         return random_tensor(f"{name} {layer}", shape, dtype, matrix=len(shape) > 1)
@@ -129,10 +135,8 @@ def _sizes(kind: Attribute) -> list[int]:
 def _run_tensors(module: ModuleOp, holder: ModuleOp, function: FuncOp, inputs: list[Tensor]) -> list[Tensor]:
     runtime = runtime_of(holder)
     caches = Caches(runtime.ctx)
-    for name, heads, sizes, layers, dtype in cache_shapes(module):
-        for part, table in enumerate((caches.keys, caches.values)):
-            shape = (len(layers), len(runtime.slot), len(heads), runtime.ctx, sizes[part])
-            table[name] = random_tensor(f"{name} {part}", shape, dtype)
+    for (name, part), cache in _caches(module, runtime).items():
+        (caches.keys if part == "key" else caches.values)[name] = cache[..., : runtime.ctx, :].clone()
     interpreter = _Interpreter(holder, _Weights(), caches, None)
     weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}
     packed = [op for op in module.ops if isinstance(op, tile.PackedOp)]
@@ -142,23 +146,34 @@ def _run_tensors(module: ModuleOp, holder: ModuleOp, function: FuncOp, inputs: l
     return interpreter.run(function.sym_name.data, inputs, runtime)
 
 
+def _caches(module: ModuleOp, runtime: Runtime) -> dict[tuple[str, str], Tensor]:
+    """Keys and values [layers, slots, heads, length, size] of each cache, placed or not."""
+    found: dict[tuple[str, str], Tensor] = {}
+    placed = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.CacheOp)}
+    for name, heads, sizes, layers, dtype in cache_shapes(module):
+        op = placed.get(name)
+        slots = len(runtime.slot) if op is None else tile.integer(op.slots)
+        for part, size in zip(("key", "value"), sizes, strict=True):
+            length = runtime.ctx if op is None else op.key_type.get_shape()[0]
+            shape = (len(layers), slots, len(heads), length, size)
+            found[name, part] = random_tensor(f"{name} {part}", shape, dtype)
+    return found
+
+
 def _memory(module: ModuleOp, holder: ModuleOp, machine: Machine) -> TileMemory:
     packed = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}
-    caches: dict[tuple[str, str], Tensor] = {}
-    for op in module.ops:
-        if isinstance(op, tile.CacheOp):
-            for part, kind in (("key", op.key_type), ("value", op.value_type)):
-                shape = (len(tile.ints(op.layers)), tile.integer(op.slots), *kind.get_shape())
-                dtype = torch_type(kind.element_type)
-                caches[op.sym_name.data, part] = random_tensor(f"{op.sym_name.data} {part}", shape, dtype)
+    weights = {op.sym_name.data: op for op in module.ops if isinstance(op, graph.WeightOp)}
+    runtime = runtime_of(holder)
 
-    def weight(name: str, layer: int | None) -> Tensor:
-        kind = packed[name].type
-        dtype = memref_type(str(kind.element_type))
-        return random_tensor(f"{name} {layer}", kind.get_shape(), dtype).contiguous()
+    def weight(name: str, ordinal: int | None) -> Tensor:
+        op = packed[name]
+        layer = None if op.layers is None else tile.ints(op.layers)[ordinal or 0]
+        logical = _Weights().read(weights[op.weight.string_value()], layer)
+        return pack(logical.to(torch_type(op.type.element_type)), recipe_of(op)).contiguous()
 
     slices = {name: memory.slices for name, memory in machine.memories.items()}
-    return TileMemory(slices, weight, caches, runtime_of(holder))
+    caches = {key: token_major(cache) for key, cache in _caches(module, runtime).items()}
+    return TileMemory(slices, weight, caches, runtime)
 
 
 def _run_buffers(module: ModuleOp, holder: ModuleOp, function: FuncOp, machine: Machine) -> list[Tensor]:

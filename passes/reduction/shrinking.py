@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from npuc.ir.graph_types import DimsAttr, shape_of, tensor_type
 from npuc.ir.shapes import evaluate
+from npuc.passes.assign_layouts import placement_of
 from npuc.passes.reduction.modules import retype
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
@@ -19,9 +20,12 @@ SIZES = (1, 2, 2)
 
 
 def dimensions(module: ModuleOp) -> list[tuple[int, int]]:
-    """Static sizes of tensors that occur, with each smaller size to try."""
+    """Static sizes of tensors, with each smaller size to try; none once placements depend on them."""
     kinds = {value.type for op in module.walk() for value in _values(op)}
-    shapes = [shape_of(kind) for kind in kinds if isinstance(kind, TensorType)]
+    tensors = [kind for kind in kinds if isinstance(kind, TensorType)]
+    if any(placement_of(kind) is not None for kind in tensors):
+        return []
+    shapes = [shape_of(kind) for kind in tensors]
     sizes = {size for shape in shapes for size in shape if isinstance(size, int) and size > 1}
     return [(size, small) for size in sorted(sizes, reverse=True) for small in SMALL if small < size]
 
@@ -31,10 +35,7 @@ def shrink(module: ModuleOp, number: int) -> bool:
     old, new = dimensions(module)[number]
 
     def change(kind: TensorType[Attribute]) -> TensorType[Attribute]:
-        shape = [new if size == old else size for size in shape_of(kind)]
-        made = tensor_type(shape, kind.element_type)
-        placed = not isinstance(kind.encoding, DimsAttr)
-        return TensorType(kind.element_type, made.get_shape(), kind.encoding) if placed else made
+        return tensor_type([new if size == old else size for size in shape_of(kind)], kind.element_type)
 
     _change(module, change)
     return True

@@ -148,3 +148,15 @@ def test_what_cannot_be_reduced(
     assert irc.main(["reduce", str(file), *words, "-o", str(tmp_path / "out.mlir"), "--json"]) == status
     assert message in json.loads(capsys.readouterr().out)["error"]["message"]
     assert not (tmp_path / "out.mlir").exists()
+
+
+@pytest.mark.parametrize("name", ["pack-weights", "lower-to-tile"])
+def test_a_right_pass_keeps_random_values(name: str, states: list[State]) -> None:
+    """Weights, constants and caches are the same on both sides of a lowering."""
+    number = next(i for i, state in enumerate(states) if state.name == name)
+    step = states[number].step
+    assert step is not None
+    with pytest.raises(UserError, match="no values"):
+        find_criterion(
+            states[number - 1].module.clone(), str(step.pipeline_pass_spec()), machine_of("rngd"), "values"
+        )
