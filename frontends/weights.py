@@ -270,8 +270,12 @@ def file_types(source: DictionaryAttr) -> set[str]:
 
 def is_rounded(weight: WeightOp) -> bool:
     """Whether a weight is rounded to a quantized type when it is read."""
-    op = weight.sources.data[0].data.get("op")
-    return isinstance(op, StringAttr) and op.data == "quantize"
+    found: Any = weight.sources.data[0]
+    while isinstance(found, DictionaryAttr):
+        if found.data.get("op") == StringAttr("quantize"):
+            return True
+        found = found.data.get("source")
+    return False
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:

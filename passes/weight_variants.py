@@ -41,7 +41,8 @@ class WeightVariants:
         if key not in self.made:
             self.made[key] = self._variant(name, list(wraps.values()), shape)
         param.attributes["symbol"] = SymbolRefAttr(self.made[key].sym_name.data)
-        Rewriter.replace_value_with_new_type(param.result, self.made[key].type)
+        kind = TensorType(graph.element_of(param.result), shape)  # which may be that of stored values
+        Rewriter.replace_value_with_new_type(param.result, kind)
 
     def finish(self) -> None:
         """Drops weights that nothing reads any more; an only variant of one gets its name."""

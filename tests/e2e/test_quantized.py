@@ -137,3 +137,13 @@ def test_checks_go_on_behind_what_is_rounded(
     assert status == 0, lines
     assert any(line.startswith("check: quantize-weights") for line in lines)
     assert any(line.startswith("check: lower-to-tile") for line in lines)
+
+
+def test_cores_share_rounded_weights(model: Path, tmp_path: Path) -> None:
+    """Scales are of whole rows, also where a core holds only some columns."""
+    status = irc.main(
+        ["compile", str(model), "-t", "rngd", "-o", str(tmp_path / "out"), "--quantize", "w8a16",
+         "--tensor-parallel", "2", "--prefill-buckets", "1x8", "--decode-buckets", "1x16"]
+    )  # fmt: skip
+    assert status == 0
+    assert verify(tmp_path / "out", model)["max_rel_error"] <= 1e-5
