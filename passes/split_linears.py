@@ -95,7 +95,7 @@ def _linear(op: graph.LinearOp, part: Part, block: Block, variants: WeightVarian
         shape = (part[1] - part[0], *graph.static_shape(value)[1:])
         variants.change(param, {f"rows {part}": lambda source: _rows_of(source, part)}, shape)
         weights.append(param.result)
-    linear = graph.LinearOp(op.input, *weights)
+    linear = graph.LinearOp(op.input, weights[0], weights[1] if len(weights) > 1 else None)
     take_attributes(linear, op)
     block.insert_ops_before([linear], op)
     return linear.result

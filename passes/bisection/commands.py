@@ -12,6 +12,7 @@ from npuc.ir import tile
 from npuc.ir.commands import At, torch_type
 from npuc.ir.errors import UserError
 from npuc.ir.interpret_tile import Observer
+from npuc.ir.lockstep import Lockstep
 from npuc.ir.npu import CONTROL, CommandOp, ProgramOp, uses
 from npuc.passes.addressed_memory import AddressedMemory
 from npuc.passes.bisection.traces import number_of, numbers
@@ -129,7 +130,8 @@ def first_wrong_command(
         tolerance: of a buffer's content, relative.
     """
     memories = run.chip.simulator.cores[0].memories
-    memory = AddressedMemory.of(memories, run.chip.module, run.call.runtime)
+    ranks = Lockstep(run.chip.ranks), 0
+    memory = AddressedMemory.of(memories, run.chip.module, run.call.runtime, ranks)
     rest = iter(expected)
 
     def check(position: int) -> WrongCommand | None:
