@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
 TESTS ?= tests
-PYTEST_FLAGS ?= --numprocesses=auto --quiet
+PYTEST_FLAGS ?= --numprocesses=auto --dist=worksteal --quiet
 SOURCES := npuc ir frontends passes backends runtime tools
 
 export HF_HOME := $(CURDIR)/build/huggingface
