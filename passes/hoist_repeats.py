@@ -46,7 +46,7 @@ class _Repeat:
 class _HoistRepeat(RewritePattern):
     def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter, /) -> None:
         for value, repeat in _repeated(op):
-            if isinstance(value.owner, ELEMENTWISE) and _is_table(value):
+            if isinstance(value.owner, ELEMENTWISE) and not _is_column(value) and _is_table(value):
                 hoisted = _hoisted(value, repeat, rewriter)
                 hoisted.name_hint = op.results[0].name_hint
                 rewriter.replace(op, [], [hoisted])
@@ -71,17 +71,22 @@ def _repeated(op: Operation) -> Iterator[tuple[SSAValue, _Repeat]]:
             yield column.input, _Repeat(count, each=True)
 
 
+def _is_column(value: SSAValue) -> bool:
+    """Whether a value is the same in all columns: it has one, or no dimension."""
+    return graph.shape_of(value)[-1:] in ((), (1,))
+
+
 def _is_table(value: SSAValue) -> bool:
     """Whether a value is computed elementwise from constants and from what has one column."""
     owner = value.owner
-    if graph.shape_of(value)[-1:] in ((), (1,)) or isinstance(owner, graph.ConstantOp):
+    if _is_column(value) or isinstance(owner, graph.ConstantOp):
         return True
     return isinstance(owner, ELEMENTWISE) and all(_is_table(operand) for operand in owner.operands)
 
 
 def _hoisted(value: SSAValue, repeat: _Repeat, rewriter: PatternRewriter) -> SSAValue:
     """The repeated value, computed from repeated constants."""
-    if graph.shape_of(value)[-1:] in ((), (1,)):
+    if _is_column(value):
         return value
     owner = value.owner
     if isinstance(owner, graph.ConstantOp):

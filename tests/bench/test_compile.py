@@ -42,7 +42,7 @@ BUCKETS = ["--prefill-buckets=1x16", "--decode-buckets=1x64"]
 CHUNK = 16 << 20
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _measures(request: pytest.FixtureRequest) -> None:  # pyright: ignore[reportUnusedFunction]
     if not request.config.getoption("--benchmark-enable"):
         pytest.skip("measures; give --benchmark-enable")

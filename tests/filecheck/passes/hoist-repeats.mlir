@@ -38,6 +38,17 @@ func.func @neighbours(%p : !column, %long : tensor<i1>) -> !whole {
   func.return %y : !whole
 }
 
+// One column twice: there is no constant to repeat.
+!one = tensor<?x?x1xf32, #graph.dims<affine_map<(b, s, c) -> (b, s, 1)>>>
+// CHECK: func.func @column
+func.func @column(%p : !one) -> !half {
+  // CHECK-NEXT: %n = graph.neg %p
+  // CHECK-NEXT: %y = graph.concat %n, %n dim 2
+  %n = graph.neg %p : !one
+  %y = graph.concat %n, %n dim 2 : !half
+  func.return %y : !half
+}
+
 // What is no table stays: the repeated value has two columns of its own, or the parts differ.
 // CHECK: func.func @kept
 func.func @kept(%x : !half, %z : !half) -> (!whole, !whole) {
