@@ -9,6 +9,7 @@ from npuc.ir import dist, graph
 from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.rewriting import take_attributes
+from npuc.passes.roles import BODY, HEADS, is_head
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, TensorType
@@ -55,7 +56,7 @@ class AssignLayoutsPass(ModulePass):
                 continue
             functions = [f for f in bucket.body.block.ops if isinstance(f, FuncOp)]
             placed: dict[str, list[Placement]] = {}
-            for function in sorted(functions, key=lambda f: f.sym_name.data == "body"):
+            for function in sorted(functions, key=lambda f: f.sym_name.data == BODY):
                 if function.sym_name.data in ("all", "last"):
                     continue
                 placed[function.sym_name.data] = _Assigner(geometry, placed).run(function)
@@ -144,9 +145,9 @@ class _Assigner:
 
     def _argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
         name = function.sym_name.data
-        if name == "body":
+        if name == BODY:
             return H
-        if name.startswith("head_") or argument.index < len(function.function_type.outputs):
+        if is_head(function) or argument.index < len(function.function_type.outputs):
             return self.sliced(argument)
         return self.demand.get(argument, R)
 
@@ -226,8 +227,7 @@ class _Assigner:
         if isinstance(op, graph.SelectRowsOp):
             return [self.sliced(op.input)], [self.sliced(op.result)]
         if isinstance(op, ReturnOp):
-            logits = function.sym_name.data.startswith("head_")
-            return [H if logits else self.sliced(v) for v in op.operands], []
+            return [H if is_head(function) else self.sliced(v) for v in op.operands], []
         return [R] * len(op.operands), [R] * len(op.results)
 
     def _result(self, value: SSAValue, function: FuncOp) -> Placement:
@@ -236,7 +236,7 @@ class _Assigner:
         if all(isinstance(user, graph.KvUpdateOp) for user in users):
             return self._stored(value)
         returned = any(isinstance(user, ReturnOp) for user in users)
-        return H if returned and function.sym_name.data.startswith("head_") else self.sliced(value)
+        return H if returned and is_head(function) else self.sliced(value)
 
     def _stored(self, value: SSAValue) -> Placement:
         """Where keys or values lie that go to a cache: as they are, if they are cut or of a few tokens."""
@@ -323,8 +323,8 @@ def _place_entry(function: FuncOp, placed: dict[str, list[Placement]]) -> None:
         Rewriter.replace_value_with_new_type(argument, _with(argument.type, H))
     for op in block.ops:
         if isinstance(op, CallOp):
-            body = op.callee.string_value() == "body"
+            body = op.callee.string_value() == BODY
             for value in list(op.results):
-                hidden = placed["head_all"][0]
+                hidden = placed[HEADS["all"]][0]
                 Rewriter.replace_value_with_new_type(value, _with(value.type, hidden if body else H))
     function.update_function_type()

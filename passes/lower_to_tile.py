@@ -22,6 +22,7 @@ from npuc.passes.lowering.function import FunctionLowering
 from npuc.passes.lowering.views import View, dense
 from npuc.passes.pack_weights import storage_type
 from npuc.passes.programs import buffer_bytes
+from npuc.passes.roles import BODY, is_layer
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IndexType, MemRefType, ModuleOp, TensorType
@@ -135,29 +136,29 @@ class _Context:
 
     def _function(self, function: FuncOp, batch: int, length: int) -> FuncOp:
         name = function.sym_name.data
-        is_layer = name != "body" and not name.startswith("head_")
+        layer = is_layer(function)
         inputs = [self._argument(a.type) for a in function.body.block.args]
         outputs = list(function.function_type.outputs)
-        destinations = [] if is_layer else [self._argument(t) for t in outputs]
-        lead: list[Attribute] = [IndexType()] if is_layer else []
+        destinations = [] if layer else [self._argument(t) for t in outputs]
+        lead: list[Attribute] = [IndexType()] if layer else []
         block = Block(arg_types=[*lead, *inputs, *destinations])
         low = FunctionLowering(
             Emitter(self.machine, self.geometry, self.units, block),
             {p.sym_name.data: p for p in self.module.body.block.ops if isinstance(p, tile.PackedOp)},
             {c.sym_name.data: c for c in self.module.body.block.ops if isinstance(c, tile.CacheOp)},
-            block.args[0] if is_layer else None,
+            block.args[0] if layer else None,
             batch,
             length,
             self._staging(function),
         )
-        if is_layer:
+        if layer:
             block.args[0].name_hint = "layer"
         arguments = block.args[len(lead) :]
         for original, argument in zip(function.body.block.args, arguments, strict=False):
             argument.name_hint = original.name_hint
             low.values[original] = _argument_view(argument, original.type)
-        carried = arguments[: len(outputs)] if is_layer else arguments[len(inputs) :]
-        if not is_layer:
+        carried = arguments[: len(outputs)] if layer else arguments[len(inputs) :]
+        if not layer:
             for destination, value in zip(carried, _returned(function), strict=True):
                 destination.name_hint = "result"
                 if low.on_host(value):
@@ -184,7 +185,7 @@ class _Context:
         block.add_ops(
             [
                 hidden,
-                tile.CallOp("body", [*block.args[:-1], hidden.result]),
+                tile.CallOp(BODY, [*block.args[:-1], hidden.result]),
                 tile.CallOp(calls[1].callee.string_value(), [hidden.result, block.args[-1]]),
                 ReturnOp(),
             ]

@@ -21,6 +21,7 @@ from typing import Any
 
 from npuc.ir import graph
 from npuc.passes.algorithms.ties import Ties
+from npuc.passes.roles import is_head
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
@@ -218,16 +219,12 @@ def _return(found: _Analysis, op: ReturnOp) -> None:
     function = op.parent_op()
     assert isinstance(function, FuncOp)
     for value in op.operands:
-        if not _is_head(function):
+        if not is_head(function):
             found.block_all([value], "it is carried from layer to layer")
             continue
         found.ended.append(found.last(value))
         for dim in range(len(sizes(value)) - 1):
             found.ties.block((value, dim), "it is a row of logits")
-
-
-def _is_head(function: FuncOp) -> bool:
-    return function.sym_name.data.startswith("head_")
 
 
 def _whole(found: _Analysis, op: Operation) -> None:

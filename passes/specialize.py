@@ -11,6 +11,7 @@ from npuc.passes.buckets import Bucket, parse_bucket
 from npuc.passes.live_bytes import live_bytes
 from npuc.passes.pack_weights import storage_bits
 from npuc.passes.rewriting import take_attributes
+from npuc.passes.roles import BODY, HEADS
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IntegerAttr, ModuleOp, StringAttr, TensorType
@@ -137,16 +138,16 @@ def _split_at_head(main: FuncOp) -> list[Operation]:
     marker = markers[0]
     head_ops = list(_ops_after(marker))
     hidden = marker.input
-    heads = [_head(f"head_{rows}", hidden, marker, head_ops, rows == "last") for rows in ("all", "last")]
+    heads = [_head(HEADS[rows], hidden, marker, head_ops, rows == "last") for rows in HEADS]
     logits = [head.function_type.outputs.data[0] for head in heads]
     for op in (marker, *head_ops)[::-1]:
         op.detach()
         op.erase()
     block.add_op(ReturnOp(hidden))
-    main.properties["sym_name"] = StringAttr("body")
+    main.properties["sym_name"] = StringAttr(BODY)
     main.properties["sym_visibility"] = StringAttr("private")
     main.update_function_type()
-    entries = [_entry(rows, main, logits[i]) for i, rows in enumerate(("all", "last"))]
+    entries = [_entry(rows, main, logits[i]) for i, rows in enumerate(HEADS)]
     return [main, *heads, *entries]
 
 
@@ -218,7 +219,7 @@ def _entry(rows: str, body: FuncOp, logits: Attribute) -> FuncOp:
     block = Block(arg_types=inputs)
     for argument, original in zip(block.args, body.args, strict=True):
         argument.name_hint = original.name_hint
-    hidden = CallOp("body", block.args, body.function_type.outputs.data)
-    head = CallOp(f"head_{rows}", hidden.results, [logits])
+    hidden = CallOp(BODY, block.args, body.function_type.outputs.data)
+    head = CallOp(HEADS[rows], hidden.results, [logits])
     block.add_ops([hidden, head, ReturnOp(*head.results)])
     return FuncOp(rows, FunctionType.from_lists(inputs, [logits]), Region(block))

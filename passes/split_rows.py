@@ -11,6 +11,7 @@ from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.live_bytes import live_bytes
 from npuc.passes.pack_weights import storage_bits
 from npuc.passes.rewriting import take_attributes
+from npuc.passes.roles import is_head, is_layer
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, TensorType
@@ -75,10 +76,10 @@ def _split(function: FuncOp, geometry: Geometry) -> None:
 
 def _elsewhere(function: FuncOp, inputs: Sequence[SSAValue], result: SSAValue) -> bool:
     """Whether the result needs no place of its own: logits leave the chip, a layer takes its input's."""
-    name, arguments = function.sym_name.data, function.body.block.args
-    if name.startswith("head_"):
+    arguments = function.body.block.args
+    if is_head(function):
         return True
-    replaced = name != "body" and bool(arguments) and arguments[0] in inputs
+    replaced = is_layer(function) and bool(arguments) and arguments[0] in inputs
     return replaced and arguments[0].type == result.type and isinstance(result.owner, graph.BinaryOp)
 
 
