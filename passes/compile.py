@@ -69,6 +69,7 @@ class Compilation:
         model: directory or hub id of the checkpoint.
         target: registered name, or the path of a machine description.
         buckets: what the user listed; empty for the default.
+        dtype: of weights and activations; None for float32, or for the type of `compile_from`.
         compile_to: the last phase; `emit` makes an artifact.
         compile_from: IR at some phase to go on from; weights are still read from `model`.
         dump_dir: where the IR after each phase is written.
@@ -86,7 +87,7 @@ class Compilation:
     model: str
     target: str
     buckets: Sequence[Bucket] = ()
-    dtype: str = "float32"
+    dtype: str | None = None
     max_context: int | None = None
     revision: str | None = None
     local_files_only: bool = False
@@ -176,7 +177,7 @@ class Compilation:
     def _imported(self) -> ModuleOp:
         module = import_model(
             self.model,
-            dtype=self.dtype,
+            dtype=self.dtype or "float32",
             revision=self.revision,
             local_files_only=self.local_files_only,
             weights=self.weights,
@@ -187,7 +188,16 @@ class Compilation:
     def _parsed(self) -> ModuleOp:
         path = self.compile_from
         assert path is not None
-        return parse_ir(path)
+        module = parse_ir(path)
+        found = module.attributes.get("npuc.dtype")
+        if self.dtype is not None and isinstance(found, StringAttr) and found.data != self.dtype:
+            raise UserError(
+                "other-type",
+                f"the IR computes in {found.data}, not in {self.dtype}",
+                where=str(path),
+                remedy="leave --dtype out, or begin with the checkpoint",
+            )
+        return module
 
     def _chosen(self, module: ModuleOp) -> list[Bucket]:
         fixed = module.attributes.get("npuc.buckets")

@@ -109,7 +109,7 @@ def _import_fault(
     import torch
 
     progress(TRANSFORMERS)
-    reference = Reference(search.evaluator.root, getattr(torch, arguments.dtype))
+    reference = Reference(search.evaluator.root, getattr(torch, arguments.dtype or "float32"))
     prompt = read_prompt(arguments.input, search.evaluator.root, reference.vocab_size)[:COMPARED]
     return import_fault(search.states[0], search.evaluator, reference, prompt, search.tolerance)
 
@@ -155,7 +155,7 @@ def _row(name: str, figures: Figures) -> list[str]:
 def follow_up(finding: Finding, arguments: argparse.Namespace) -> str:
     """The command to type next."""
     words = ["irc", "compile", arguments.model, "-t", arguments.target]
-    words += ["--dtype", arguments.dtype] if arguments.dtype != "float32" else []
+    words += ["--dtype", arguments.dtype] if arguments.dtype else []
     given = {kind: getattr(arguments, f"{kind}_buckets") for kind in KINDS}
     texts = {kind: ",".join(str(bucket) for bucket in buckets) for kind, buckets in given.items() if buckets}
     for kind, text in (texts or DEFAULT).items():

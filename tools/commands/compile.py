@@ -77,7 +77,7 @@ def add_compiled_for(
     parser.add_argument("--local-files-only", action="store_true", help="download nothing")
     numbers = parser.add_argument_group("what to compile for")
     numbers.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and activations"
+        "--dtype", choices=("float32", "bfloat16"), help="of weights and activations; default float32"
     )
     for kind in KINDS:
         numbers.add_argument(

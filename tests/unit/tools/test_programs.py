@@ -78,6 +78,9 @@ def test_ir_is_edited_and_compiled_further(demo_model: Path, tmp_path: Path, cap
     )
     assert resumed["text"] == straight["text"]
     assert "partition" in [p["name"] for p in resumed["phases"]]
+    words = ["--dtype", "bfloat16", "--compile-from", dumps / "2.optimize.mlir", "--compile-to", "tile"]
+    error = run(capsys, "compile", demo_model, *flags, *words, status=1)["error"]
+    assert error["message"] == "the IR computes in float32, not in bfloat16"
 
 
 @pytest.mark.parametrize(
