@@ -7,11 +7,11 @@ weights and inputs are stored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
 from npuc.ir.errors import UserError
 from npuc.ir.nquant import SchemeAttr
 from xdsl.dialects.builtin import Float8E4M3FNType, i8
@@ -19,6 +19,7 @@ from xdsl.ir import Attribute
 
 PATTERN = "re:"
 LINEAR = "Linear"
+MATCH_SECONDS = 1.0  # more than any honest pattern needs for a module path
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,18 @@ class Quantization:
 def _names(target: str, path: str) -> bool:
     """Whether a target names a linear layer: by its class, its path, the end of its path, or a pattern."""
     if target.startswith(PATTERN):
-        return re.match(target.removeprefix(PATTERN), path) is not None
+        return _matches(target.removeprefix(PATTERN), path)
     return target in (LINEAR, path) or path.endswith("." + target)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Whether a pattern of the checkpoint matches the beginning of a path; it comes from strangers."""
+    try:
+        return regex.match(pattern, path, timeout=MATCH_SECONDS) is not None
+    except TimeoutError as error:
+        message = f"the pattern {pattern!r} takes more than {MATCH_SECONDS} s to match {path}"
+        where = "config.json: quantization_config"
+        raise UserError("bad-quantization", message, where=where, remedy="write a simpler one") from error
 
 
 def read_quantization(config: Mapping[str, Any], where: str) -> Quantization | None:
@@ -113,8 +124,8 @@ class _Entries:
             raise self.bad(f"{key} is {value!r}, expected a list of names")
         for pattern in (v.removeprefix(PATTERN) for v in value if v.startswith(PATTERN)):
             try:
-                re.compile(pattern)
-            except re.error as error:
+                regex.compile(pattern)
+            except regex.error as error:
                 raise self.bad(f"{key} has {pattern!r}, which is no pattern: {error}") from error
         return tuple(value)
 

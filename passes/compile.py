@@ -21,7 +21,7 @@ from npuc.ir.errors import UserError
 from npuc.ir.legality import PHASES
 from npuc.ir.printing import print_ir
 from npuc.passes.allocate_buffers import memory_map
-from npuc.passes.buckets import Bucket, choose_buckets, parse_bucket
+from npuc.passes.buckets import Bucket, choose_buckets
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.instrumentation import Instrument
 from npuc.passes.partition import check_ranks, ranks_of
@@ -37,6 +37,7 @@ from npuc.passes.pipeline import (
 )
 from npuc.passes.quantization_recipe import quantization_recipe
 from npuc.passes.resume import resume_key
+from npuc.passes.settled import check_settled, settled_buckets
 from npuc.passes.target_option import is_description, machine_of
 from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, debug_file, rank_file
 from npuc.runtime.manifest import (
@@ -189,21 +190,20 @@ class Compilation:
         path = self.compile_from
         assert path is not None
         module = parse_ir(path)
-        found = module.attributes.get("npuc.dtype")
-        if self.dtype is not None and isinstance(found, StringAttr) and found.data != self.dtype:
-            raise UserError(
-                "other-type",
-                f"the IR computes in {found.data}, not in {self.dtype}",
-                where=str(path),
-                remedy="leave --dtype out, or begin with the checkpoint",
-            )
+        check_settled(
+            module,
+            path,
+            dtype=self.dtype,
+            buckets=self.buckets,
+            quantize=self.quantize,
+            tensor_parallel=self.tensor_parallel,
+        )
         return module
 
     def _chosen(self, module: ModuleOp) -> list[Bucket]:
-        fixed = module.attributes.get("npuc.buckets")
-        if isinstance(fixed, StringAttr):
-            named = [name.partition("_") for name in fixed.data.split(",")]
-            return [parse_bucket(kind, sizes) for kind, _, sizes in named]
+        fixed = settled_buckets(module)
+        if fixed is not None:
+            return fixed
         limit = module.attributes.get("npuc.max_context")
         if isinstance(limit, IntegerAttr):
             return choose_buckets(self.buckets, context=limit.value.data, max_context=self.max_context)

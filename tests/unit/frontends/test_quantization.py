@@ -136,6 +136,15 @@ def test_compressed_tensors_configurations() -> None:
     assert read_quantization({}, "config.json") is None
 
 
+def test_a_pattern_without_end_is_an_error() -> None:
+    raw = group(FLOAT)
+    raw["quantization_config"]["ignore"] = [r"re:(?:(?:a|b|ab)+)+c|(?:\w*\w*)*\d\d\d"]
+    found = read_quantization(raw, "config.json")
+    assert found is not None
+    with pytest.raises(UserError, match=r"takes more than 1\.0 s to match (ab){25}"):
+        found.of("ab" * 25)
+
+
 def test_targets_are_classes_paths_and_patterns() -> None:
     raw = group(FLOAT)
     raw["quantization_config"]["config_groups"]["group_0"]["targets"] = ["re:.*mlp.*", "a.b", "k_proj"]

@@ -43,6 +43,14 @@ def artifact(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+@pytest.fixture(scope="session")
+def partitioned(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ir") / "partition.mlir"
+    words = ["compile", demo_model, "-t", "rngd", "--prefill-buckets", "1x8", "--compile-to", "partition"]
+    assert irc.main([str(word) for word in [*words, "-o", path]]) == 0
+    return path
+
+
 def test_phases_are_those_of_the_pipeline() -> None:
     assert compile_command.PHASES == PHASES
 
@@ -78,9 +86,36 @@ def test_ir_is_edited_and_compiled_further(demo_model: Path, tmp_path: Path, cap
     )
     assert resumed["text"] == straight["text"]
     assert "partition" in [p["name"] for p in resumed["phases"]]
-    words = ["--dtype", "bfloat16", "--compile-from", dumps / "2.optimize.mlir", "--compile-to", "tile"]
-    error = run(capsys, "compile", demo_model, *flags, *words, status=1)["error"]
-    assert error["message"] == "the IR computes in float32, not in bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--dtype", "bfloat16"],
+            "--dtype bfloat16 comes too late: the IR computes in float32",
+        ),
+        (
+            ["--decode-buckets", "1x8"],
+            "--decode-buckets 1x8 comes too late: the IR has the programs prefill_1x8",
+        ),
+        (
+            ["--quantize", "w8a16"],
+            "--quantize w8a16 comes too late: the IR is past the phase quantize",
+        ),
+        (
+            ["--tensor-parallel", "2"],
+            "--tensor-parallel 2 comes too late: the IR is for one rank",
+        ),
+    ],
+)
+def test_what_the_ir_has_settled_is_not_asked_for_again(
+    partitioned: Path, demo_model: Path, capsys: Capture, words: list[str], message: str
+) -> None:
+    words = [*words, "--compile-from", str(partitioned), "--compile-to", "layout"]
+    error = run(capsys, "compile", demo_model, "-t", "rngd", *words, status=1)["error"]
+    assert error["message"] == message
+    assert error["where"] == str(partitioned)
 
 
 @pytest.mark.parametrize(
