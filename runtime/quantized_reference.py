@@ -2,7 +2,7 @@
 
 Written from the formats alone, apart from the frontends and passes: the values of a weight are its stored
 values times its scales; an input is rounded where the checkpoint holds its scale. Quantized layers multiply
-in float32 and round the result once, whatever the type of the model.
+in float32 (a model in float64: in that) and round the result once, whatever the type of the model.
 """
 
 from __future__ import annotations
@@ -127,16 +127,19 @@ def _replace(
     With ``scale`` the weight is as it is stored, and so is the input; their products are scaled.
     """
     bias: Any = layer.bias
-    added = None if bias is None else bias.detach().float()
-    by = None if input_scale is None else input_scale.float()
+    wide = torch.promote_types(layer.weight.dtype, torch.float32)
+    added = None if bias is None else bias.detach().to(wide)
+    by = None if input_scale is None else input_scale.to(wide)
+    factor = None if scale is None else scale.to(wide)
+    weight = weight.to(wide)
 
     def forward(x: Tensor) -> Tensor:
         if by is None:
-            return linear(x.float(), weight, added).to(x.dtype)
-        value = (x.float() / by).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).float()
-        if scale is None:
+            return linear(x.to(wide), weight, added).to(x.dtype)
+        value = (x.to(wide) / by).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).to(wide)
+        if factor is None:
             return linear(value * by, weight, added).to(x.dtype)
-        products = linear(value, weight) * scale
+        products = linear(value, weight) * factor
         return (products if added is None else products + added).to(x.dtype)
 
     layer.forward = forward
