@@ -13,7 +13,6 @@ from math import prod
 
 from npuc.ir import dist, tile
 from npuc.ir.shapes import row_major_strides
-from npuc.ir.tile import Step
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering
 from npuc.passes.lowering.movement import gather, store
@@ -59,9 +58,8 @@ class _AllReduce:
         own = values.moved(0, ((rank, share),))
         self._read(own, parts, (run, slices * run))
         part = dense(emit.alloc((share,), self.view.element), (share,))
-        walks = {"stream": Walk(parts, (1, share)), "out": Walk(part, (1, 0))}
         step = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}[self.kind]
-        emit.emit_pass(Nest((share, self.ranks), walks), reduce=(1,), chain=(Step(step),))
+        emit.reduce_outermost(parts, part, step)
         sums = self._shared(SUMS, (self.ranks, slices, share))
         self._write(part, sums, share, rank)
         result = dense(emit.alloc((run,), self.view.element), (self.ranks, share))

@@ -17,6 +17,9 @@ from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import LocationAttr, MemRefType, UnknownLoc, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
+BLOCKS = (4, 8, 16, 32, 64)
+"""How much of what a reduction keeps may run inside its reduced loop."""
+
 
 @dataclass
 class Emitter:
@@ -133,15 +136,18 @@ class Emitter:
         self, axes: Sequence[Axis], views: Mapping[str, View], chain: Sequence[Step]
     ) -> float:
         """What a nest costs; infinite where no command runs it."""
-        nest, reduce, ring = _nest_of(axes, views)
+        found = self._cycles(*_nest_of(axes, views), chain)
+        return inf if found is None else found
+
+    def _cycles(self, nest: Nest, reduce: tuple[int, ...], ring: int, chain: Sequence[Step]) -> int | None:
+        """What a pass costs; None where no command runs it."""
         ports = {
             name: Port(number, 0, walk.strides, walk.slices)
             for number, (name, walk) in enumerate(nest.walks.items())
         }
         spec = PassSpec(nest.size, ports, reduce, ring, chain=tuple(chain))
-        operands = operands_of(self.machine, spec, [view.buffer for view in views.values()])
-        found = cheapest(self.machine, spec, operands)
-        return inf if found is None else found
+        operands = operands_of(self.machine, spec, [walk.view.buffer for walk in nest.walks.values()])
+        return cheapest(self.machine, spec, operands)
 
     def emit_copy(
         self,
@@ -179,8 +185,9 @@ class Emitter:
         steps: Sequence[Step],
         out: View,
         operand: View | None = None,
+        vrf: View | None = None,
     ) -> None:
-        """out = chain(stream, operand) over `shape` (per slice), in as few passes as the units allow."""
+        """out = chain(stream, operand, vrf) over `shape` (per slice), in as few passes as the units allow."""
         source = stream
         parts = split_chain(steps, self.units)
         for number, part in enumerate(parts):
@@ -196,8 +203,30 @@ class Emitter:
             }
             if second is not None and any(step.source == "operand" for step in part):
                 walks["operand"] = Walk(second, second.broadcast_strides(shape))
+            if vrf is not None and any(step.source == "vrf" for step in part):
+                walks["vrf"] = Walk(vrf, vrf.broadcast_strides(shape))
             self.emit_pass(Nest(tuple(shape), walks), chain=part)
             source = target
+
+    def reduce_outermost(self, source: View, target: View, op: str) -> None:
+        """target[i] = the reduction of source[·, i], in the nest that the machine runs fastest.
+
+        What is kept may run inside the reduced loop, a block at a time: so much is fetched as one run, and as
+        many sums are under way at once.
+        """
+        count, size = source.shape
+        nests: list[tuple[int, Nest]] = []
+        for block in (1, *(n for n in BLOCKS if size % n == 0)):
+            walks = {
+                "stream": Walk(source, (block, source.strides[0], 1)),
+                "out": Walk(target, (block, 0, 1)),
+            }
+            nest = Nest((size // block, count, block), walks)
+            found = self._cycles(nest, (1,), -1, (Step(op),))
+            if found is not None:
+                nests.append((found, nest))
+        _, best = min(nests, key=lambda choice: choice[0])
+        self.emit_pass(best, reduce=(1,), chain=(Step(op),))
 
     def copy_view(self, source: View, target: View) -> None:
         """Moves a tensor between two views of one shape by a pass (rounding to the target's type)."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Literal
 
-from npuc.ir import graph
+from npuc.ir import graph, tile
 from npuc.ir.tile import Limit, Step
 from npuc.passes.algorithms.chains import split_chain
 from npuc.passes.constants import constant_of
 from npuc.passes.live_bytes import overwrites
 from npuc.passes.lowering.elementwise import BINARY_STEP, UNARY_STEPS, constant_steps, imm, stash
 from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type
-from npuc.passes.lowering.views import Nest, View, Walk
-from xdsl.dialects.builtin import f32, i1
+from npuc.passes.lowering.views import Nest, View, Walk, dense
+from xdsl.dialects.builtin import MemRefType, f32, i1
 from xdsl.ir import Operation, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -125,8 +126,31 @@ def _combined(low: FunctionLowering, lhs: SSAValue, rhs: SSAValue, result: SSAVa
 def reduce_last(
     low: FunctionLowering, x: View, before: tuple[Step, ...], kind: str, after: tuple[Step, ...]
 ) -> View:
-    """Reduces the last dimension (over the slices too where it is cut) → replicated [..., 1] in f32."""
-    return _reduce_dims(low, x, (len(x.shape) - 1,), before, kind, after)
+    """Reduces the last dimension (over the slices too where it is cut) → replicated [..., 1] in f32.
+
+    With steps afterwards the result lies in the vector registers if it fits there.
+    """
+    reduced = _reduce_dims(low, x, (len(x.shape) - 1,), before, kind)
+    if not after:
+        return reduced
+    target = _in_registers(low, reduced.shape) or reduced
+    low.emit.elementwise(reduced.shape, reduced, after, target)
+    return target
+
+
+def _in_registers(low: FunctionLowering, shape: tuple[int, ...]) -> View | None:
+    """A place in the vector registers; None where a tensor does not fit half of them."""
+    geometry = low.emit.geometry
+    if 4 * prod(shape) > geometry.register_bytes // 2:
+        return None
+    return dense(low.emit.alloc(shape, f32, geometry.registers), shape)
+
+
+def _source(low: FunctionLowering, view: View) -> Literal["operand", "vrf"]:
+    """From where a step takes a view."""
+    kind = view.buffer.type
+    assert isinstance(kind, MemRefType)
+    return "vrf" if tile.memory_of(kind) == low.emit.geometry.registers else "operand"
 
 
 def _reduce_dims(
@@ -135,7 +159,6 @@ def _reduce_dims(
     dims: tuple[int, ...],
     before: tuple[Step, ...],
     kind: str,
-    after: tuple[Step, ...],
 ) -> View:
     """Reduces dimensions to size 1 → replicated, in f32. The reduced ones are the innermost of the nest."""
     emit = low.emit
@@ -154,8 +177,6 @@ def _reduce_dims(
     reduced = tuple(range(len(order) - len(dims), len(order)))
     nest = Nest(tuple(x.shape[d] for d in order), walks)
     emit.emit_pass(nest, reduce=reduced, chain=chain, limit=limit)
-    if after:
-        emit.elementwise(out.shape, out, after, out)
     return out
 
 
@@ -172,7 +193,7 @@ def lower_layer_norm(low: FunctionLowering, op: graph.LayerNormOp) -> None:
     x = low.view(op.input)
     mean = reduce_last(low, x, (), "add", (imm("mul", 1.0 / x.size),))
     centred = low.emit.like(x.logical_shape, f32, x.chunk)
-    low.emit.elementwise(x.shape, x, (Step("sub", "operand"),), centred, mean)
+    _with(low, x, "sub", mean, centred)
     after = (imm("mul", 1.0 / x.size), imm("add", float(op.eps.value.data)), Step("sqrt"), imm("rdiv", 1.0))
     scale = reduce_last(low, centred, (stash("mul"),), "add", after)
     _scale_by_weight(low, op, centred, scale, op.weight, op.bias, 0.0)
@@ -191,23 +212,33 @@ def _scale_by_weight(
     emit, result = low.emit, op.results[0]
     target = low.fresh(result)
     if weight is None:
-        emit.elementwise(x.shape, x, (Step("mul", "operand"),), target, scale)
+        _with(low, x, "mul", scale, target)
         low.define(result, target)
         return
-    scaled = emit.like(x.logical_shape, f32, x.chunk)
-    emit.elementwise(x.shape, x, (Step("mul", "operand"),), scaled, scale)
     factor = low.view(weight)
     if offset:
         shifted = emit.like(factor.logical_shape, f32, factor.chunk)
         emit.elementwise(factor.shape, factor, (imm("add", offset),), shifted)
         factor = shifted
+    weighted = target if bias is None else emit.like(x.logical_shape, f32, x.chunk)
+    if _source(low, scale) == "vrf":
+        steps = (Step("mul", "vrf"), Step("mul", "operand"))
+        emit.elementwise(x.shape, x, steps, weighted, factor, scale)
+    else:
+        scaled = emit.like(x.logical_shape, f32, x.chunk)
+        _with(low, x, "mul", scale, scaled)
+        emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), weighted, factor)
     if bias is None:
-        emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), target, factor)
         low.define(result, target)
-        return
-    weighted = emit.like(x.logical_shape, f32, x.chunk)
-    emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), weighted, factor)
-    low.define(result, Deferred(weighted, (Step("add", "operand"),), low.view(bias)))
+    else:
+        low.define(result, Deferred(weighted, (Step("add", "operand"),), low.view(bias)))
+
+
+def _with(low: FunctionLowering, x: View, op: str, other: View, target: View) -> None:
+    """target = x op other, wherever that lies."""
+    source = _source(low, other)
+    operand, vrf = (other, None) if source == "operand" else (None, other)
+    low.emit.elementwise(x.shape, x, (Step(op, source),), target, operand, vrf)
 
 
 _REDUCE_STEP = {"sum": "add", "mean": "add", "max": "max", "min": "min", "any": "max", "all": "min"}
@@ -221,7 +252,9 @@ def lower_reduce(low: FunctionLowering, op: graph.ReduceOp) -> None:
     last = len(x.shape) - 1
     if x.chunk and last not in dims:
         raise PassFailedException(f"lower-to-tile: graph.reduce over dimensions {dims} of a sliced tensor")
-    reduced = _reduce_dims(low, x, dims, (), _REDUCE_STEP[kind], after)
+    reduced = _reduce_dims(low, x, dims, (), _REDUCE_STEP[kind])
+    if after:
+        low.emit.elementwise(reduced.shape, reduced, after, reduced)
     if not op.keepdims.value.data:
         kept = [d for d in range(last + 1) if d not in dims]
         shape, strides = (tuple(v[d] for d in kept) for v in (reduced.shape, reduced.strides))

@@ -28,6 +28,8 @@ builtin.module @prefill_1x4096 attributes {npuc.bucket = {kind = "prefill", batc
   // CHECK-LABEL: func.func private @many
   func.func private @many(%x : !Many) -> !Many {
     // CHECK: tile.copy [64, 16384] src(%x strides [0, 1] slices [1, 0]) dst(%values + 1048576 * %{{.*}} strides [16384, 1])
+    // What is kept runs inside the reduced loop, so that fetches are runs.
+    // CHECK: tile.pass [1024, 2, 8] reduce [1] stream(%{{.*}} strides [8, 8192, 1]) out(%{{.*}} strides [8, 0, 1]) chain [reduce_add]
     %y = dist.all_reduce sum %x over [tp] mesh #dist.mesh<tp = 2> : !Many
     func.return %y : !Many
   }
