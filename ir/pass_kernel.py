@@ -216,10 +216,11 @@ class PassKernel:
             )
             left = as_view(plan.stream_form, views["stream"]) if fixed_stream else None
             fetch_stage = fetch(views)
+            product = None if ready is None else plan.product_with(ready)
 
             def contract(v: Tensor, state: RunState) -> Tensor:
                 x = plan.stream_form(fetch_stage(v, state)) if left is None else left
-                return multiply(x, plan.stationary_form(load()) if ready is None else ready)
+                return multiply(x, plan.stationary_form(load())) if product is None else product(x)
 
             return contract
 

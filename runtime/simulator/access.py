@@ -86,6 +86,19 @@ class Access:
             length = length * n if step else length
         return True
 
+    @property
+    def top(self) -> int:
+        """The highest slice + 1."""
+        return (
+            self.start[0]
+            + sum(max(q, 0) * (n - 1) for (q, _), n in zip(self.steps, self.sizes, strict=True))
+            + 1
+        )
+
+    def clipped(self, sizes: Sequence[int]) -> Access:
+        """The elements of a smaller nest."""
+        return self if tuple(sizes) == self.sizes else replace(self, sizes=tuple(sizes))
+
     def in_one_slice(self) -> Access:
         """The same elements of slice 0: for data that is the same in all slices."""
         return replace(self, start=(0, self.start[1]), steps=tuple((0, step) for _, step in self.steps))

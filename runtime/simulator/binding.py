@@ -92,12 +92,11 @@ class Binder:
         return compile_pass(self._spec).bind(operands)
 
     def _copy(self, plan: CopyPlan, values: Values) -> Operation:
-        extent = max(0, min(_value(self.command.limits[0], values), plan.spec.size[0]))
+        first, *rest = self.command.sizes
+        extent = max(0, min(_value(self.command.limits[0], values), first))
         if not extent:
             return _nothing
-        spec = plan.spec
-        if extent != spec.size[0]:
-            spec = replace(spec, size=(extent, *spec.size[1:]))
+        spec = replace(plan.spec, size=(extent, *rest))
         if "src" in self.command.reads:
             spec = replace(spec, src=self.command.reads["src"].strides)
         dtype, index = BIT_TYPES[spec.item], None

@@ -31,6 +31,8 @@ class Dispatched:
         write: where it writes; None if that depends on parameters.
         uniform: whether it writes the same to all slices.
         needed: whether something reads its result in such a way that every slice must have it.
+        sizes: extents of the axes, those of the slices first in a pass; less than those of the plan where
+            nothing reads the rest of the result.
     """
 
     number: int
@@ -42,6 +44,11 @@ class Dispatched:
     write: Access | None = None
     uniform: bool = False
     needed: bool = False
+    sizes: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = self.limits[0] if isinstance(self.plan, CopyPlan) else None
+        self.sizes = self.target.sizes if not isinstance(first, int) else (first, *self.target.sizes[1:])
 
     @property
     def ports(self) -> dict[str, PortPlan]:

@@ -1,15 +1,15 @@
 """Which command wrote what another reads, and what follows: data flow of a run's commands.
 
 A command that reads what was only moved there reads it where it came from. What is the same in all slices is
-computed and stored in one of them. What nothing reads is not computed. All of it holds for local memories
-only, of which nothing remains after a run; what is in a shared memory is there as the program says.
+computed and stored in one of them. All of it holds for local memories only, of which nothing remains after a
+run; what is in a shared memory is there as the program says.
 
 The commands are looked at in the order of the program: right for programs without hazards (hazards.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -126,38 +126,13 @@ def moves(command: Dispatched) -> bool:
     return len(command.reads) == 1 and compile_pass(plan.spec).moves_bits
 
 
-def live(commands: Sequence[Dispatched], local: Mapping[str, SimulatedMemory]) -> list[Dispatched]:
-    """The commands whose results are read in a local memory, or that write to a shared one."""
-    wanted = {name: np.zeros(memory.size, np.bool_) for name, memory in local.items()}
-    kept: list[Dispatched] = []
-    for command in reversed(commands):
-        target = wanted.get(command.target.memory.name)
-        if target is not None and command.write is not None:
-            low, high = command.write.box
-            meets = isinstance(command.plan, CopyPlan) and command.plan.meet
-            if not target[low:high].any() and not meets:
-                continue
-            if command.complete:
-                target[low:high] = False
-        for name, port in command.ports.items():
-            _want(wanted, command.reads.get(name), port.memory.name, is_read=port is not command.target)
-        kept.append(command)
-    return kept[::-1]
-
-
-def _want(
-    wanted: Mapping[str, NDArray[np.bool_]], access: Access | None, memory: str, *, is_read: bool
-) -> None:
-    if access is not None and access.memory.name in wanted:
-        wanted[access.memory.name][slice(*access.box)] = True
-    elif access is None and is_read and memory in wanted:
-        wanted[memory][:] = True
-
-
 def rewritten_spec(command: Dispatched) -> PassSpec:
     """A pass with the layouts of its rewritten accesses; its result goes to one slice if that is enough."""
     assert isinstance(command.plan, PassPlan)
-    spec = command.plan.spec
+    slices, *size = command.sizes
+    spec = replace(command.plan.spec, slices=slices, size=tuple(size))
+    if spec.mask is None and spec.limit is None:
+        spec = replace(spec, ring_dim=None)  # the stream's strides say how it walks over the slices
     ports: dict[str, Port] = {}
     for name, port in spec.ports().items():
         access = command.write if name == "out" else command.reads.get(name)

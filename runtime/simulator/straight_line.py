@@ -15,7 +15,8 @@ from npuc.ir.errors import UserError
 from npuc.runtime.simulator.affine import NotAffine
 from npuc.runtime.simulator.binding import Binder, Conflict, Operation
 from npuc.runtime.simulator.dispatched import Dispatched, dispatched
-from npuc.runtime.simulator.forwarding import Forwarding, Interval, live
+from npuc.runtime.simulator.forwarding import Forwarding, Interval
+from npuc.runtime.simulator.liveness import live
 from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.plan import CopyPlan
 from npuc.runtime.simulator.program import LoadedProgram

@@ -10,7 +10,8 @@ from npuc.ir.errors import UserError
 from npuc.runtime.simulator import LoadedProgram, Simulator
 from npuc.runtime.simulator.affine import Affine, NotAffine
 from npuc.runtime.simulator.dispatched import dispatched
-from npuc.runtime.simulator.forwarding import Forwarding, live, moves
+from npuc.runtime.simulator.forwarding import Forwarding, moves
+from npuc.runtime.simulator.liveness import live
 from torch import Tensor
 
 S = RNGD.slices
@@ -87,6 +88,24 @@ def test_what_is_the_same_in_all_slices_is_computed_once() -> None:
     assert [command.uniform for command in flow.commands] == [True, True, True, False]
     assert not flow.commands[1].needed
     assert flow.commands[3].reads["src"].steps[0] == (0, 0)
+    assert_same(program)
+
+
+def test_slices_and_steps_that_nothing_reads_are_not_computed() -> None:
+    """Padding: 16 slices and 6 elements of what is spread over all slices are stored."""
+    few = dma((16, 6), ("dm", 128, (WINDOW, 4)), ("hbm", OUT, (24, 4)))
+    program = [load_slices(0, 8), doubled(0, 64), doubled(64, 128), few]
+    kept = live(prepared(program).commands, Simulator(RNGD, 0).cores[0].own)
+    assert [command.sizes[:2] for command in kept] == [(16, 6), (16, 6), (16, 6)]
+    assert_same(program)
+
+
+def test_slices_that_take_part_in_a_sum_are_computed() -> None:
+    summed = tu((8,), port("stream", 64, 4), port("out", 128, 4), chain__op=("ring_add",))
+    one = dma((1, 8), ("dm", 128, (WINDOW, 4)), ("hbm", OUT, (32, 4)))
+    program = [load_slices(0, 8), doubled(0, 64), summed, one]
+    kept = live(prepared(program).commands, Simulator(RNGD, 0).cores[0].own)
+    assert [command.sizes[0] for command in kept] == [S, S, 1]
     assert_same(program)
 
 
