@@ -33,7 +33,12 @@ class Operand:
 
 def element_name(machine: Machine, element: Attribute) -> str:
     """The machine's name of an element type; the IR's own where the machine has none."""
-    name = str(element).lower()
+    return machine_type(machine, str(element))
+
+
+def machine_type(machine: Machine, name: str) -> str:
+    """The machine's name of the element type that the IR calls `name`."""
+    name = name.lower()
     return name.removesuffix("fn") if name not in machine.element_types else name
 
 

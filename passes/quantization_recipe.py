@@ -17,15 +17,16 @@ def quantization_recipe(module: ModuleOp, quantize: Quantize | None) -> dict[str
     ``scheme``: what the compile rounded weights to, or null; ``ignore``: the layers that it did not;
     ``checkpoint``: whether weights came quantized;
     ``inputs``: whether the inputs of some layers are rounded too;
-    ``weights``: of each quantized weight its ``name``, its ``type`` in the IR, and whether the compile or
-    the checkpoint decided it (``by``).
+    ``weights``: of each quantized weight its ``name``, its ``type`` in the IR, whether the compile or the
+    checkpoint decided it (``by``), and the ``layers`` whose numbers ``{}`` in the name stands for, or null.
     """
-    weights: list[dict[str, str]] = []
+    weights: list[dict[str, Any]] = []
     declared = [op for op in module.body.block.ops if isinstance(op, graph.WeightOp)]
     for op in declared:
         if isinstance(op.type.element_type, QuantizedType):
             by = "compile" if is_rounded(op) else "checkpoint"
-            weights.append({"name": op.sym_name.data, "type": str(op.type), "by": by})
+            layers = None if op.layer_list is None else list(op.layer_list)
+            weights.append({"name": op.sym_name.data, "type": str(op.type), "by": by, "layers": layers})
     if not weights:
         return None
     return {

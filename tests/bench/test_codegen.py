@@ -43,6 +43,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "torch_dtype": "bfloat16",
     },
 }  # fmt: skip
+FP8 = {"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}
+WEIGHTS: dict[str, dict[str, Any]] = {"bf16": {}, "fp8": {"quantization_config": FP8}}
 BUCKETS = {"decode_1x1024": "--decode-buckets=1x1024", "prefill_1x512": "--prefill-buckets=1x512"}
 
 Capture = pytest.CaptureFixture[str]
@@ -71,11 +73,17 @@ def compile_(capsys: Capture, model: Path, out: Path, *flags: str) -> dict[str, 
     )
 
 
-@pytest.mark.parametrize("bucket", BUCKETS)
+@pytest.mark.parametrize("cores", [1, 8])
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("model", ["Llama-3.2-1B", "Llama-3.1-8B"])
-def test_time_of_programs(model: str, bucket: str, benchmark: Any, tmp_path: Path, capsys: Capture) -> None:
-    folder, out = checkpoint(tmp_path / model, MODELS[model]), tmp_path / "out"
-    found = benchmark.pedantic(compile_, args=(capsys, folder, out, BUCKETS[bucket]), rounds=1, iterations=1)
+@pytest.mark.parametrize("bucket", BUCKETS)
+def test_time_of_programs(
+    bucket: str, model: str, weights: str, cores: int, benchmark: Any, tmp_path: Path, capsys: Capture
+) -> None:
+    """Times of the first rank, of all that run together; a compile's time is the benchmark's own."""
+    folder, out = checkpoint(tmp_path / model, {**MODELS[model], **WEIGHTS[weights]}), tmp_path / "out"
+    flags = (BUCKETS[bucket], "--tensor-parallel", str(cores))
+    found = benchmark.pedantic(compile_, args=(capsys, folder, out, *flags), rounds=1, iterations=1)
     (program,) = run(capsys, "profile", out, "--why")["programs"]
     why = program["why"]
     benchmark.extra_info.update(

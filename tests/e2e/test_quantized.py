@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,21 @@ def test_fp8_products(fp8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "quantization  checkpoint, inputs too" in shown
     assert "model.layers.{}.mlp.up_proj.weight" in shown
     assert "f8E4M3FN" in shown
+    assert irc.main(["profile", str(tmp_path / "out"), "--program", "decode_1x16", "--json"]) == 0
+    (program,) = json.loads(capsys.readouterr().out)["programs"]
+    assert program["least_dram_bytes"] == least_bytes(fp8, positions=16)
+
+
+def least_bytes(checkpoint: Path, positions: int) -> int:
+    """What a decode step moves: all weights as stored, a row of the table, caches, logits; all else f32."""
+    from npuc.frontends.safetensors import read_file
+
+    tensors = read_file(checkpoint / "model.safetensors")
+    weights = sum(t.bytes for name, t in tensors.items() if not name.endswith("_scale"))
+    heads = CONFIG["num_hidden_layers"] * CONFIG["num_key_value_heads"]
+    keys_and_values = 2 * heads * CONFIG["hidden_size"] // CONFIG["num_attention_heads"]
+    elements = CONFIG["hidden_size"] + (positions + 1) * keys_and_values + CONFIG["vocab_size"]
+    return weights + 4 * elements
 
 
 def test_another_reference(rounded: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         raise UserError(
             "no-program", "a trace is of one program", where="--trace", remedy=f"--program: {listed}"
         )
-    machine, sizes = artifact.machine, model_sizes(artifact.model_path)
+    machine, sizes = artifact.machine, model_sizes(artifact.model_path, manifest)
     timelines = [time_ranks(artifact, program, machine) for program in chosen]
     if arguments.trace is not None:
         write_chrome_trace(timelines[0], arguments.trace)
@@ -86,7 +86,7 @@ def data_of(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any
         "batch": program.batch,
         "length": program.length,
         "cycles": cycles,
-        "roofline_cycles": roofline_cycles(work, machine, manifest.dtype, ranks),
+        "roofline_cycles": roofline_cycles(work, machine, ranks),
         "seconds": timeline.seconds,
         "tokens_per_second": program.batch * program.new_tokens / timeline.seconds,
         "dram_bytes": ranks * timeline.dram_bytes,

@@ -30,7 +30,7 @@ def report_data(artifact: Artifact, model: str | None = None) -> dict[str, Any]:
     """
     drift = None if model is None else _drift(artifact, model)
     found = recompile(artifact, () if drift is None else (drift,))
-    sizes = model_sizes(artifact.model_path)
+    sizes = model_sizes(artifact.model_path, artifact.manifest)
     facts = [facts_of(artifact, found, program) for program in artifact.manifest.programs]
     return {
         "about": _about(artifact, found),
