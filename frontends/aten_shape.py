@@ -307,9 +307,17 @@ def lower_topk(imp: FxImporter, node: FxNode) -> Result:
         rest = imp.emit(graph.WhereOp(imp.emit(graph.binary("eq", places, first)), lowest, rest))
         values.append(best)
         indices.append(first)
-    if count == 1:
-        return values[0], indices[0]
-    return imp.emit(graph.ConcatOp(values, last)), imp.emit(graph.ConcatOp(indices, last))
+    return _side_by_side(imp, values), _side_by_side(imp, indices)
+
+
+def _side_by_side(imp: FxImporter, columns: Sequence[SSAValue]) -> SSAValue:
+    """Tensors [..., 1] as the columns of one, chosen by place: a machine may not write one element alone."""
+    places = imp.emit(graph.IotaOp((len(columns),), 0))
+    row = columns[0]
+    for place, column in enumerate(columns[1:], 1):
+        here = imp.emit(graph.binary("eq", places, imp.scalar(place, i32)))
+        row = imp.emit(graph.WhereOp(here, column, row))
+    return row
 
 
 @lowers("aten.max.dim")

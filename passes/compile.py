@@ -19,6 +19,7 @@ from npuc.frontends.transformers_export import import_model
 from npuc.ir import tile
 from npuc.ir.errors import UserError
 from npuc.ir.legality import PHASES
+from npuc.ir.parsing import IRParser
 from npuc.ir.printing import print_ir
 from npuc.passes.allocate_buffers import memory_map
 from npuc.passes.buckets import Bucket, choose_buckets
@@ -54,7 +55,6 @@ from npuc.runtime.manifest import (
 from npuc.runtime.weight_packing import ModuleWeights
 from npuc.runtime.weights import header_sha256
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
-from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError, VerifyException
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def parse_ir(path: Path) -> ModuleOp:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
     try:
-        module = Parser(context(), text, str(path)).parse_module()
+        module = IRParser(context(), text, str(path)).parse_module()
         module.verify()
     except ParseError as error:
         line = text[: error.span.start].count("\n") + 1

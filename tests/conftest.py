@@ -79,10 +79,10 @@ def iree_opt() -> Callable[[str], str]:
 @pytest.fixture
 def parse_ir() -> Callable[[str], ModuleOp]:
     """Parses text of our dialects; operations of dialect `test` stand in for anything."""
+    from npuc.ir.parsing import IRParser
     from npuc.ir.universe import NPUC_UNIVERSE
     from xdsl.context import Context
     from xdsl.dialects import builtin, func, test
-    from xdsl.parser import Parser
 
     def parse(text: str) -> ModuleOp:
         context = Context()
@@ -90,7 +90,7 @@ def parse_ir() -> Callable[[str], ModuleOp]:
             context.register_dialect(name, dialect)
         for dialect in (builtin.Builtin, func.Func, test.Test):
             context.load_dialect(dialect)
-        module = Parser(context, text).parse_module()
+        module = IRParser(context, text).parse_module()
         module.verify()
         return module
 

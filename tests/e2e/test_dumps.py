@@ -9,12 +9,12 @@ import pytest
 import torch
 import transformers
 from npuc.ir.legality import PHASES
+from npuc.ir.parsing import IRParser
 from npuc.ir.printing import print_ir
 from npuc.passes.buckets import parse_bucket
 from npuc.passes.compile import Compilation
 from npuc.passes.pipeline import context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.parser import Parser
 
 DUMPED = PHASES[: PHASES.index("schedule") + 1]
 BUCKETS = (("prefill", "2x8"), ("decode", "1x16"), ("extend", "1x4x16"))
@@ -38,7 +38,7 @@ def dumps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def parse(text: str) -> ModuleOp:
-    module = Parser(context(), text).parse_module()
+    module = IRParser(context(), text).parse_module()
     module.verify()
     return module
 

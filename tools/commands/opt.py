@@ -11,7 +11,7 @@ from typing import IO, NoReturn
 
 from npuc.ir.diagnostics import sentence, user_error
 from npuc.ir.errors import UserError
-from npuc.ir.located_parser import LocatedParser
+from npuc.ir.parsing import LocatedParser
 from npuc.ir.printing import ELIDED, TextForm, print_ir
 from npuc.passes.instrumentation import Instrument, Timing, parse_pipeline_text, run_pipeline
 from npuc.passes.reproducer import split_reproducer, without_resources

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from npuc.ir.errors import UserError
-from npuc.ir.located_parser import LocatedParser
+from npuc.ir.parsing import LocatedParser
 from npuc.passes.buckets import Bucket, parse_bucket
 from npuc.passes.emit import EmittedProgram, emit_programs
 from npuc.passes.instrumentation import Instrument

@@ -16,11 +16,11 @@ from npuc.frontends.weights import WeightReader
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Caches, Runtime, interpret
+from npuc.ir.parsing import IRParser
 from npuc.ir.universe import NPUC_UNIVERSE
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.parser import Parser
 
 OPTIONS: dict[str, Any] = {
     "vocab_size": 61, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
@@ -122,7 +122,7 @@ def test_text_round_trip(module: ModuleOp, llama: Path) -> None:
         from xdsl.universe import Universe
 
         context.register_dialect(dialect, Universe.get_multiverse().all_dialects[dialect])
-    parsed = Parser(context, str(module)).parse_module()
+    parsed = IRParser(context, str(module)).parse_module()
     assert str(parsed) == str(module)
     assert torch.equal(logits(parsed, llama), logits(module, llama))
 

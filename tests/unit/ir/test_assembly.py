@@ -13,14 +13,25 @@ from npuc.backends.instruction import FieldValue, Instruction, Reg, SemaphoreUse
 from npuc.ir import chain, tile
 from npuc.ir.assembly import float_text
 from npuc.ir.npu import CommandOp
+from npuc.ir.parsing import IRParser
 from npuc.ir.printing import print_ir
 from npuc.ir.tile_spec import BINARY_STEPS, COPY_PORTS, PASS_PORTS, REDUCE_STEPS, RING_STEPS, UNARY_STEPS
 from npuc.ir.universe import DIALECTS, NPUC_UNIVERSE
 from xdsl.context import Context
 from xdsl.dialects import builtin, func, test
-from xdsl.dialects.builtin import IndexType, ModuleOp
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BFloat16Type,
+    BytesAttr,
+    DenseIntOrFPElementsAttr,
+    Float8E4M3FNType,
+    Float32Type,
+    IndexType,
+    ModuleOp,
+    TensorType,
+)
 from xdsl.ir import Block, Region
-from xdsl.parser import Parser
+from xdsl.utils.exceptions import ParseError
 
 Parse = Callable[[str], ModuleOp]
 Ports = dict[str, tile.Port]
@@ -41,7 +52,7 @@ def check_round_trip(module: ModuleOp) -> None:
     """Both forms read back as the same module, and each text is printed again as it was."""
     for generic in (False, True):
         text = print_ir(module, generic=generic)
-        again = Parser(context(), text).parse_module()
+        again = IRParser(context(), text).parse_module()
         assert again.is_structurally_equivalent(module), text
         assert print_ir(again, generic=generic) == text
         assert print_ir(again, generic=not generic) == print_ir(module, generic=not generic)
@@ -88,6 +99,37 @@ def test_floats_read_back(value: float) -> None:
     text = float_text(value)
     assert struct.pack("<f", float(text)) == struct.pack("<f", value) or value != value
     assert "." in text or text.lstrip("-") in ("inf", "nan")
+
+
+@given(st.sampled_from([(Float32Type(), 4), (BFloat16Type(), 2), (Float8E4M3FNType(), 1)]), st.data())
+def test_dense_floats_read_back(kind: tuple[AnyFloat, int], data: st.DataObject) -> None:
+    """Any bits: infinities and NaN are printed as bit patterns."""
+    element, size = kind
+    patterns = data.draw(st.lists(st.binary(min_size=size, max_size=size), min_size=1, max_size=3))
+    dense = DenseIntOrFPElementsAttr(TensorType(element, [len(patterns)]), BytesAttr(b"".join(patterns)))
+    again = IRParser(context(), str(dense)).parse_attribute()
+    assert isinstance(again, DenseIntOrFPElementsAttr)
+    for before, after in zip(dense.get_values(), again.get_values(), strict=True):
+        assert before == after or (before != before and after != after)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("dense<[0xFF800000, 1.0]> : tensor<2xf32>", [float("-inf"), 1.0]),
+        ("dense<0x3F80> : tensor<2xbf16>", [1.0, 1.0]),
+        ("dense<0x3F80> : tensor<1xi32>", [0x3F80]),
+    ],
+)
+def test_hexadecimal_literals_are_bits_as_in_mlir(text: str, values: list[float]) -> None:
+    found = IRParser(context(), text).parse_attribute()
+    assert isinstance(found, DenseIntOrFPElementsAttr)
+    assert list(found.get_values()) == values
+
+
+def test_a_bit_pattern_longer_than_its_type_is_an_error() -> None:
+    with pytest.raises(ParseError, match="bf16 has 2 bytes, this literal more"):
+        IRParser(context(), "dense<0x1FF80> : tensor<bf16>").parse_attribute()
 
 
 @st.composite
@@ -156,7 +198,7 @@ def check_spec(operation: type[tile.PassOp] | type[tile.CopyOp], spec: tile.Pass
     block.add_ops([op, func.ReturnOp()])
     types = builtin.FunctionType.from_lists([arg.type for arg in block.args], [])
     text = print_ir(ModuleOp([func.FuncOp("f", types, Region(block))]))
-    again = Parser(context(), text).parse_module()
+    again = IRParser(context(), text).parse_module()
     assert print_ir(again) == text
     (found,) = [o for o in again.walk() if isinstance(o, tile.PassOp | tile.CopyOp)]
     function = found.parent_block()

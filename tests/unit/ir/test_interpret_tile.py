@@ -7,15 +7,15 @@ import torch
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Runtime
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
+from npuc.ir.parsing import IRParser
 from npuc.passes.pipeline import context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.parser import Parser
 
 SLICES = {"dm": 2}
 
 
 def parse(text: str) -> ModuleOp:
-    module = Parser(context(), text).parse_module()
+    module = IRParser(context(), text).parse_module()
     module.verify()
     return module
 

@@ -2,11 +2,11 @@
 
 import torch
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
+from npuc.ir.parsing import IRParser
 from npuc.passes.lower_to_tile import LowerToTilePass
 from npuc.passes.pipeline import context
 from npuc.passes.target_option import machine_of
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.parser import Parser
 
 BUCKET = '{kind = "decode", batch = 1 : i64, new_tokens = 1 : i64, length = 16 : i64}'
 
@@ -14,7 +14,7 @@ BUCKET = '{kind = "decode", batch = 1 : i64, new_tokens = 1 : i64, length = 16 :
 def lowered(function: str) -> ModuleOp:
     """A bucket with one function, on rngd."""
     text = f"builtin.module @decode_1x16 attributes {{npuc.bucket = {BUCKET}}} {{{function}}}"
-    module = Parser(context(), f"builtin.module {{ {text} }}").parse_module()
+    module = IRParser(context(), f"builtin.module {{ {text} }}").parse_module()
     LowerToTilePass(target="rngd").apply(context(), module)
     (bucket,) = (op for op in module.body.block.ops if isinstance(op, ModuleOp))
     return bucket
