@@ -37,7 +37,9 @@ class SelectCommandsPass(ModulePass):
             if isinstance(inner, FuncOp):
                 selector.select(inner.body.block)
         if selector.problems:
-            raise PassFailedException("select-commands: " + "; ".join(selector.problems))
+            first, *more = dict.fromkeys(selector.problems)
+            others = f" (and {len(more)} more kinds of operation)" if more else ""
+            raise PassFailedException(f"select-commands: {first}{others}")
 
 
 Option = tuple[int, int, tuple[str, str]]
@@ -108,27 +110,32 @@ def module_path(op: Operation) -> str:
     return module.data if isinstance(module, StringAttr) else ""
 
 
-def _options(machine: Machine, op: tile.PassOp | tile.CopyOp) -> tuple[list[Option], list[str]]:
+Refused = dict[str, list[str]]
+"""Reasons, and the commands and queues that each holds for."""
+
+
+def _options(machine: Machine, op: tile.PassOp | tile.CopyOp) -> tuple[list[Option], Refused]:
     """The commands and queues that run an operation, and why the others do not."""
     accepted: list[Option] = []
-    refused: list[str] = []
+    refused: Refused = {}
     operands = operands_of(machine, op.spec, op.buffers)
     for number, choice in enumerate(choices(machine, op.spec)):
         try:
             instruction = prototype(machine, op.spec, choice, operands)
         except NoSuchCommand as error:
-            refused.append(f"{choice[0]} on {choice[1]}: {error}")
+            refused.setdefault(str(error), []).append(" on ".join(choice))
             continue
         if found := machine.check(instruction):
-            refused.append(f"{choice[0]} on {choice[1]}: {found[0]}")
+            refused.setdefault(found[0], []).append(" on ".join(choice))
             continue
         accepted.append((machine.cost(instruction).cycles, number, choice))
     return accepted, refused
 
 
-def _refusal(machine: Machine, op: Operation, refused: Sequence[str]) -> str:
+def _refusal(machine: Machine, op: Operation, refused: Refused) -> str:
     where = f" ({module_path(op)})" if module_path(op) else ""
-    reasons = " / ".join(refused) or f"{machine.name} has no such command"
+    reasons = " / ".join(f"{', '.join(choices)}: {reason}" for reason, choices in refused.items())
+    reasons = reasons or f"{machine.name} has no such command"
     return f"no command runs {op.name}{where}: {reasons}"
 
 

@@ -23,7 +23,7 @@ from sanitized import FirstRunsSanitized
 
 TOY = Path(__file__).parents[1] / "toy" / "toy.npu"
 ON_TOY = {"llama", "mistral-sliding", "qwen3", "gemma2", "phi3-longrope", "gpt2", "starcoder2", "gpt-neox"}
-# Mixtures of experts and attention of a model's own are imported; no pass lowers them yet.
+# Attention of a model's own is imported; no pass lowers it yet.
 IMPORTED_ONLY = {"deepseek-v3", "gpt-oss", "falcon", "codegen", "gptj"}
 BUCKETS = [parse_bucket("prefill", "1x16"), parse_bucket("extend", "2x8x40"), parse_bucket("decode", "2x40")]
 TOLERANCE = 1e-4  # of the largest logit, docs/design.md

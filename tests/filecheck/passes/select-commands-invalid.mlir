@@ -5,7 +5,7 @@
 
 // Each command that the machine could use says why it cannot run the pass, and the module is named.
 // CHECK: select-commands: no command runs tile.pass (model.layers.{}.mlp):
-// CHECK-SAME: tu on main: tu: chain.op[1] = exp finds no free vector unit after exp / tu on sub:
+// CHECK-SAME: tu on main, tu on sub: tu: chain.op[1] = exp finds no free vector unit after exp
 func.func @main() {
   %a = "tile.alloc"() : () -> !local
   %b = "tile.alloc"() : () -> !local
