@@ -178,8 +178,8 @@ def lower_select_rows(imp: FxImporter, node: FxNode) -> SSAValue:
     return imp.emit(graph.SelectRowsOp(imp.value(node.args[0])))
 
 
-@lowers("npuc.layer.default")
-def lower_layer(imp: FxImporter, node: FxNode) -> Result:
-    if imp.layer is None:
+@lowers("npuc.layers.default")
+def lower_layers(imp: FxImporter, node: FxNode) -> Result:
+    if imp.layers is None:
         raise imp.unsupported("repeated layers inside a repeated layer")
-    return tuple(imp.layer(imp, node))
+    return tuple(imp.layers(imp, node))

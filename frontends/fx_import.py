@@ -93,7 +93,7 @@ class FxImporter:
         parameter: the value of a placeholder that is no input: a constant, or a weight, rearranged by
             some steps, in the IR of its own element type unless another is given.
         cache: the symbol of the cache that ``npuc::kv_update`` addresses.
-        layer: imports an ``npuc::layer`` call (only the outer graph has them).
+        layers: imports an ``npuc::layers`` call (only the outer graph has them).
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class FxImporter:
         location: Callable[[Node], str],
         parameter: Callable[[FxImporter, Node, tuple[Step, ...], Attribute | None], SSAValue],
         cache: str | None = None,
-        layer: Callable[[FxImporter, Node], Sequence[SSAValue]] | None = None,
+        layers: Callable[[FxImporter, Node], Sequence[SSAValue]] | None = None,
     ) -> None:
         self.builder = Builder(InsertPoint.at_end(block))
         self.symbols = symbols
         self.location = location
         self.parameter = parameter
         self.cache = cache
-        self.layer = layer
+        self.layers = layers
         self.env: dict[Node, Result] = {}
         self.weights: dict[SSAValue, tuple[Node, tuple[Step, ...]]] = {}
         self.declared: dict[tuple[Node, tuple[Step, ...], Attribute | None], SSAValue] = {}

@@ -1,8 +1,8 @@
 """Repeated layers of a model: where they are, which of them are alike, and how they are called.
 
 A model is run once without data (`Layers.discovering`): every layer call is recorded, and layers of
-equal structure, attributes and arguments share one `LayerKind`. Later runs (`Layers.opaque`)
-replace each call by the operator ``npuc::layer``.
+equal structure, attributes and arguments share one `LayerKind`. When the outer graph is traced
+(`Layers.opaque`), operators ``npuc::layers`` take the place of the calls (`layer_chains`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from npuc.frontends.trace_ops import STATE, layer_call
+from npuc.frontends.layer_chains import CallRecorder, ChainTracer, LayerCall, Link
+from npuc.frontends.trace_ops import STATE
 from npuc.ir.errors import UserError
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -167,11 +168,17 @@ def _signatures(layers: Sequence[nn.Module], config: Any) -> list[str]:
 
 
 class Layers:
-    """The repeated layers of a model and the kinds they fall into, in order of their calls."""
+    """The repeated layers of a model and the kinds they fall into, in order of their calls.
+
+    Attributes:
+        calls: those of the discovery.
+        chains: what each ``npuc::layers`` of the outer graph stands for.
+    """
 
     def __init__(self, model: nn.Module, config: Any) -> None:
         self.kinds: list[LayerKind] = []
-        self.calls: list[tuple[LayerKind, int]] = []
+        self.calls: list[LayerCall] = []
+        self.chains: list[list[Link]] = []
         self._by_key: dict[Any, LayerKind] = {}
         self._members: list[tuple[str, int, nn.Module, str]] = []
         for path in find_layer_lists(model):
@@ -192,31 +199,35 @@ class Layers:
     @contextmanager
     def discovering(self) -> Generator[None]:
         """Layers of a new kind run, others only return tensors of the right shapes."""
-
-        def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
-            return lambda *args, **kwargs: self._discover(path, index, module, text, args, kwargs)
-
-        with self._hooked(wrap):
-            yield
-
-    @contextmanager
-    def opaque(self) -> Generator[None]:
-        """Every layer call becomes ``npuc::layer``; the calls are those of the discovery, in order.
-
-        The layers' parameters are out of sight: tracing would make inputs of all of them.
-        """
-        calls = iter(self.calls)
+        recorder = CallRecorder()
 
         def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
-                kind, expected = next(calls)
-                assert expected == index
-                return kind.results(layer_call(kind.name, index, _inputs(args, kwargs)[1], kind.carried))
+                with recorder.inside():
+                    found = self._discover(path, index, module, text, args, kwargs)
+                recorder.add(found)
+                return found.kind.results(found.results)
 
             return call
 
+        with self._hooked(wrap), recorder:
+            yield
+        self.calls = recorder.calls
+
+    @contextmanager
+    def opaque(self) -> Generator[None]:
+        """Layer calls become ``npuc::layers``; the calls are those of the discovery, in order.
+
+        The layers' parameters are out of sight: tracing would make inputs of all of them.
+        """
+        tracer = ChainTracer(self.calls)
+
+        def wrap(path: str, index: int, module: nn.Module, text: str) -> Callable[..., Any]:
+            return lambda *args, **kwargs: tracer.call(index, _inputs(args, kwargs)[1])
+
         with self._hooked(wrap), self._without_tensors():
             yield
+        self.chains = tracer.chains
 
     @contextmanager
     def _without_tensors(self) -> Generator[None]:
@@ -231,7 +242,9 @@ class Layers:
             for place, tensors in zip(places, saved, strict=True):
                 place.update(tensors)
 
-    def _discover(self, path: str, index: int, module: nn.Module, text: str, args: Any, kwargs: Any) -> Any:
+    def _discover(
+        self, path: str, index: int, module: nn.Module, text: str, args: Any, kwargs: Any
+    ) -> LayerCall:
         leaves, tensors, spec = _inputs(args, kwargs)
         metas = tuple((tuple(t.shape), t.dtype) for t in tensors)
         constants = tuple(repr(leaf) for leaf in leaves)
@@ -246,8 +259,7 @@ class Layers:
             self._by_key[key] = kind
             self.kinds.append(kind)
         kind.members.append(index)
-        self.calls.append((kind, index))
-        return kind.results([torch.empty_like(tensors[i]) for i in kind.carried])
+        return LayerCall(kind, index, tensors, [torch.empty_like(tensors[i]) for i in kind.carried])
 
     def _first_call(self, kind: LayerKind, args: Any, kwargs: Any) -> None:
         """Runs the layer to learn what it returns and whether it has a cache."""

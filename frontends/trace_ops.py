@@ -1,13 +1,13 @@
 """Operators that stand for whole mechanisms while a model is traced.
 
 transformers' attention, cache and mask interfaces are pointed here, so that each arrives in the FX
-graph as one call: ``npuc::attention``, ``npuc::kv_update``, ``npuc::layer``, ``npuc::select_rows``.
+graph as one call: ``npuc::attention``, ``npuc::kv_update``, ``npuc::layers``, ``npuc::select_rows``.
 They have shapes (fake implementations) and no kernels: they are never executed by torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,7 @@ _LIBRARY.define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float softcap) -> Tensor"
 )
 _LIBRARY.define("select_rows(Tensor x) -> Tensor")
-_LIBRARY.define("layer(Tensor[] inputs, str kind, int index, int[] carried) -> Tensor[]")
+_LIBRARY.define("layers(Tensor[] inputs, int[] carried, int chain) -> Tensor[]")
 
 
 @torch.library.register_fake("npuc::kv_update")
@@ -53,8 +53,8 @@ def _select_rows_shape(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.register_fake("npuc::layer")
-def _layer_shape(inputs: list[Tensor], kind: str, index: int, carried: list[int]) -> list[Tensor]:
+@torch.library.register_fake("npuc::layers")
+def _layers_shape(inputs: list[Tensor], carried: list[int], chain: int) -> list[Tensor]:
     return [inputs[i].new_empty(inputs[i].shape) for i in carried]
 
 
@@ -295,11 +295,6 @@ def tracing(positions: Tensor | None, ctx: Any) -> Generator[None]:
         yield
     finally:
         STATE.positions, STATE.ctx = previous
-
-
-def layer_call(kind: str, index: int, inputs: Sequence[Tensor], carried: Sequence[int]) -> list[Tensor]:
-    """One opaque layer: the results replace the inputs listed in ``carried``."""
-    return torch.ops.npuc.layer(list(inputs), kind, index, list(carried))
 
 
 AttentionInterface.register(IMPLEMENTATION, attention)

@@ -118,10 +118,10 @@ class ModuleImporter:
 
     def run(self) -> ModuleOp:
         """The module: weights, caches, one function per kind of layer, and ``main``."""
-        for kind, index in self.traced.layers.calls:
-            if kind.cache is not None:
+        for call in self.traced.layers.calls:
+            if call.kind.cache is not None:
                 name = f"cache{len(self.caches)}"
-                self.caches.setdefault(kind.cache, (name, []))[1].append(index)
+                self.caches.setdefault(call.kind.cache, (name, []))[1].append(call.index)
         bodies = [self._body(kind) for kind in self.traced.layers.kinds]
         main = self._main()
         caches = [
@@ -173,7 +173,7 @@ class ModuleImporter:
             lambda node: _location(traced, node),
             lambda imp, node, steps, element: self._parameter(imp, traced, node, members, steps, element),
             cache,
-            self._layer if kind is None else None,
+            self._layers if kind is None else None,
         )
         for node in inputs:
             importer.argument(node)
@@ -223,17 +223,21 @@ class ModuleImporter:
             )
         return imp.dense(self.traced.model.get_buffer(full))
 
-    def _layer(self, imp: FxImporter, node: Node) -> Sequence[SSAValue]:
-        inputs, name, index, carried = node.args
-        values = [imp.value(x) for x in inputs]  # pyright: ignore
-        extras = [values[i] for i in self.used[str(name)]]
-        op = graph.LayersOp(str(name), [index], [values[i] for i in carried], extras)  # pyright: ignore
-        imp.emit(op)
-        op.attributes["module"] = StringAttr(self._kind(str(name)).path)
-        return op.results
-
-    def _kind(self, name: str) -> LayerKind:
-        return next(kind for kind in self.traced.layers.kinds if kind.name == name)
+    def _layers(self, imp: FxImporter, node: Node) -> Sequence[SSAValue]:
+        """The layers of a chain one by one; ``carried`` are the places of what each replaces."""
+        inputs, carried, chain = cast(tuple[list[Node], list[int], int], node.args)
+        values = [imp.value(x) for x in inputs]
+        current = {place: values[place] for place in carried}
+        for link in self.traced.layers.chains[chain]:
+            name, places = link.kind.name, [link.inputs[i] for i in link.kind.carried]
+            extras = [values[link.inputs[i]] for i in self.used[name]]
+            op = graph.LayersOp(name, [link.index], [current[place] for place in places], extras)
+            imp.emit(op)
+            op.attributes["module"] = StringAttr(link.kind.path)
+            for place, result in zip(places, op.results, strict=True):
+                current[place] = result
+                result.name_hint = "layer"
+        return [current[place] for place in carried]
 
 
 def _location(traced: TracedGraph, node: Node) -> str:
