@@ -1,7 +1,9 @@
 """List scheduling: an order of commands in which in-order queues overlap.
 
-Commands that are ready are started by the longest path that still depends on them, on queues simulated
-with the commands' costs; a command waits while the buffers it begins would overfill a memory.
+Commands that are ready are started by the longest path behind them, on queues simulated with the commands'
+costs; a command waits while the buffers it begins would overfill a memory. What a command takes itself does
+not count: of two for one queue that one goes first behind which more is left (J. R. Jackson, "Scheduling a
+production line to minimize maximum tardiness", 1955).
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def order(nodes: Sequence[Node], spaces: Mapping[str, Space], budgets: Mapping[s
         spaces: of the buffers whose lifetime lies within the nodes.
         budgets: bytes that such buffers may take per memory.
     """
-    urgency = _longest_paths(nodes)
+    behind = [path - node.cycles for path, node in zip(_longest_paths(nodes), nodes, strict=True)]
     memory = _Memory(nodes, spaces)
     waiting = {i: set(node.after) for i, node in enumerate(nodes)}
     free: dict[str, int] = defaultdict(int)
@@ -104,7 +106,7 @@ def order(nodes: Sequence[Node], spaces: Mapping[str, Space], budgets: Mapping[s
             for i, before in waiting.items()
             if not before
         }
-        candidates = sorted(start, key=lambda i: (start[i], -urgency[i], i))
+        candidates = sorted(start, key=lambda i: (start[i], -behind[i], i))
         chosen = next(i for i in candidates if _may_start(i, nodes, waiting, memory, budgets))
         finish[chosen] = start[chosen] + nodes[chosen].cycles
         for queue in nodes[chosen].queues:

@@ -51,6 +51,13 @@ def test_the_longest_path_goes_first() -> None:
     assert order(nodes, {}, {})[0] == 1
 
 
+def test_what_a_load_takes_itself_does_not_count() -> None:
+    """The second load's path is longer, but less of it is left when the load is done."""
+    nodes = [Node(("dma",), 10), Node(("dma",), 100), Node(("tu",), 100, (0,)), Node(("tu",), 50, (1, 2))]
+    assert order(nodes, {}, {}) == [0, 1, 2, 3]
+    assert cycles(nodes, order(nodes, {}, {})) == 160
+
+
 @st.composite
 def _nodes(draw: st.DrawFn) -> tuple[list[Node], dict[str, Space]]:
     names = [f"b{k}" for k in range(draw(st.integers(0, 8)))]
