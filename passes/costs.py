@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 
 from npuc.backends.instruction import Instruction
 from npuc.backends.machine import Machine
+from npuc.backends.model import Cost
 from npuc.ir import tile
 from npuc.passes.command_fields import (
     Address,
@@ -69,12 +71,22 @@ def prototype(machine: Machine, spec: Spec, choice: Choice, operands: Mapping[st
 
 def cheapest(machine: Machine, spec: Spec, operands: Mapping[str, Operand]) -> int | None:
     """The fewest cycles in which the machine can run it; None where it cannot."""
-    found: list[int] = []
+    return min((cost.cycles for cost in _costs(machine, spec, operands)), default=None)
+
+
+def cycles_together(machine: Machine, spec: Spec, buffers: Sequence[SSAValue], cores: int) -> float:
+    """The fewest cycles when so many cores do the same and share the main memory; infinite where none can."""
+    bandwidth = (machine.main.bandwidth or inf) / cores
+    costs = _costs(machine, spec, operands_of(machine, spec, buffers))
+    return min((max(cost.cycles, cost.dram_bytes / bandwidth) for cost in costs), default=inf)
+
+
+def _costs(machine: Machine, spec: Spec, operands: Mapping[str, Operand]) -> Iterator[Cost]:
+    """What it costs as each command that can run it."""
     for choice in choices(machine, spec):
         try:
             instruction = prototype(machine, spec, choice, operands)
         except NoSuchCommand:
             continue
         if not machine.check(instruction):
-            found.append(machine.cost(instruction).cycles)
-    return min(found, default=None)
+            yield machine.cost(instruction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, prod
 
@@ -12,7 +12,7 @@ from npuc.ir.tile import CopySpec, Limit, PassSpec, Port, Step
 from npuc.passes.algorithms.chains import VectorUnits, split_chain
 from npuc.passes.algorithms.contractions import Axis, orders
 from npuc.passes.algorithms.geometry import Geometry
-from npuc.passes.costs import cheapest, operands_of
+from npuc.passes.costs import cheapest, cycles_together, operands_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import LocationAttr, MemRefType, UnknownLoc, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
@@ -148,6 +148,27 @@ class Emitter:
         spec = PassSpec(nest.size, ports, reduce, ring, chain=tuple(chain))
         operands = operands_of(self.machine, spec, [walk.view.buffer for walk in nest.walks.values()])
         return cheapest(self.machine, spec, operands)
+
+    def cheapest_of(self, ways: Sequence[Callable[[], View]], ranks: int) -> View:
+        """Of several ways to the same values the one whose commands, in turn, take so many ranks least."""
+        outer, tried = self.block, list[tuple[float, View, Block]]()
+        for way in ways:
+            self.block = Block()
+            found = way()
+            commands = [op for op in self.block.ops if isinstance(op, tile.PassOp | tile.CopyOp)]
+            cycles = sum(cycles_together(self.machine, op.spec, op.buffers, ranks) for op in commands)
+            tried.append((cycles, found, self.block))
+        self.block = outer
+        _, view, best = min(tried, key=lambda entry: entry[0])
+        for _, _, block in tried:
+            ops = list(block.ops)
+            for op in reversed(ops):
+                op.detach()
+                if block is not best:
+                    op.erase()
+            if block is best:
+                outer.add_ops(ops)
+        return view
 
     def emit_copy(
         self,

@@ -18,7 +18,8 @@ from npuc.runtime.verify import verify
 from npuc.tools import irc
 from sanitized import FirstRunsSanitized
 
-BUCKETS = [parse_bucket("prefill", "1x16"), parse_bucket("decode", "1x32")]
+SIZES = [("prefill", "1x16"), ("prefill", "1x128"), ("decode", "1x32")]
+BUCKETS = [parse_bucket(kind, size) for kind, size in SIZES]
 LAYERS, HIDDEN = 4, 128  # of the demonstration model
 
 Capture = pytest.CaptureFixture[str]
@@ -49,18 +50,37 @@ def test_logits_are_those_of_transformers(
     assert device.hazards == []
 
 
-@pytest.mark.parametrize("ranks", [2, 8])
-def test_two_all_reduces_a_layer_of_the_least_bytes(artifact: Callable[[int], Path], ranks: int) -> None:
-    """Each has two halves, in which a rank reads (ranks − 1) / ranks of the tensor from the others."""
+def least(ranks: int, tensor: int) -> int:
+    """What an all-reduce in two steps reads of the other ranks'."""
+    return 2 * (ranks - 1) * tensor // ranks
+
+
+def shortest(ranks: int, tensor: int) -> int:
+    """What one in one step reads."""
+    return (ranks - 1) * tensor
+
+
+@pytest.mark.parametrize(
+    ("program", "ranks", "steps", "textbook"),
+    [
+        ("decode_1x32", 8, 1, shortest),
+        ("prefill_1x16", 2, 1, shortest),
+        ("prefill_1x128", 8, 2, least),
+    ],
+)
+def test_two_all_reduces_a_layer(
+    artifact: Callable[[int], Path], program: str, ranks: int, steps: int, textbook: Callable[[int, int], int]
+) -> None:
+    """Of a few tokens in one step, of many in two, as the textbook has them."""
     device = SimulatorDevice(Artifact(artifact(ranks)))
     width = geometry_of(device.simulator.machine).padded(HIDDEN)  # as hidden states lie in the slices
-    program = device.programs[0]  # its 16 tokens make whole shares in every slice
-    loaded, tokens = device.load(program), program.new_tokens
+    (found,) = [p for p in device.programs if p.name == program]
+    loaded, tokens = device.load(found), found.new_tokens
     trace = Sequencer(loaded).trace("last", parameters([(0, 0, tokens)]))
     plans = [plan for at in trace if isinstance(plan := loaded.items[at].plan, CopyPlan) and plan.meet]
-    assert len(plans) == LAYERS * 2 * 2
+    assert len(plans) == LAYERS * 2 * steps
     from_others = sum(_bytes(plan) * (ranks - 1) // ranks for plan in plans)
-    assert from_others == LAYERS * 2 * (2 * (ranks - 1) * tokens * width * 4 // ranks)
+    assert from_others == LAYERS * 2 * textbook(ranks, tokens * width * 4)
 
 
 def _bytes(plan: CopyPlan) -> int:
