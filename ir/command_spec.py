@@ -97,6 +97,8 @@ class PassSpec:
         chain: at most 12 steps.
         limit: elements outside do not take part in the reduce step; the run's ``limit``.
         fill: the value of a pass without stream.
+        within: elements of the stationary operand outside are 0, their slice being the own one; the run's
+            ``mask_limit``. No command says so: what a masked pass moved is multiplied where it came from.
     """
 
     size: tuple[int, ...]
@@ -112,6 +114,7 @@ class PassSpec:
     chain: tuple[Step, ...] = ()
     limit: Bound | None = None
     fill: float = 0.0
+    within: Bound | None = None
 
     def ports(self) -> dict[str, Port]:
         """The ports in use by name."""

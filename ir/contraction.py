@@ -36,6 +36,7 @@ class Contraction:
         batch, rows, columns, inner: the extents b, m, n, k of the product [b, m, k] x [b, k, n]; ``inner`` is
             0 where nothing is summed: an elementwise product.
         leading: the extents of the batch axes.
+        column_places, inner_places: positions in ``order`` of their axes.
         columns_last: the stationary operand is stored with its columns innermost: [b, k, n].
         stream_sums, stationary_sums: positions in ``order`` summed before the product.
         factor: how often each sum is repeated, from summed axes along which nothing varies.
@@ -48,6 +49,8 @@ class Contraction:
     columns: int
     inner: int
     leading: tuple[int, ...]
+    column_places: range
+    inner_places: range
     columns_last: bool
     stream_sums: tuple[int, ...]
     stationary_sums: tuple[int, ...]
@@ -156,6 +159,8 @@ def plan_contraction(
         batch.insert(0, 0)
     columns_last = bool(inner) and bool(columns) and abs(stationary[columns[-1]]) < abs(stationary[inner[-1]])
     ordered = [*batch, *rows, *(inner + columns if columns_last else columns + inner)]
+    first, end = len(batch) + len(rows), len(ordered)
+    middle = first + len(inner if columns_last else columns)
     order = (*ordered, *(a for a in axes if a not in ordered))
     kept = {*batch, *rows, *columns}
     lone = [a for a in axes if reduced[a] and a not in inner]  # summed, but not varied along by both
@@ -167,6 +172,8 @@ def plan_contraction(
         columns=prod(sizes[a] for a in columns),
         inner=prod(sizes[a] for a in inner) if inner else 0,
         leading=tuple(sizes[a] for a in batch),
+        column_places=range(middle, end) if columns_last else range(first, middle),
+        inner_places=range(first, middle) if columns_last else range(middle, end),
         columns_last=columns_last,
         stream_sums=tuple(i for i, a in enumerate(order) if a in lone and stream[a]),
         stationary_sums=tuple(i for i, a in enumerate(order) if a in lone and stationary[a]),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from npuc.ir.chain import BINARY, REDUCTIONS, SELECT, SOURCES, UNARY
+from npuc.ir.clipped_product import Product, clipped_product, prefix_of
 from npuc.ir.command_spec import BIT_TYPES, MAX_NEST, MAX_STEPS, At, Bound, PassSpec, Port, Step, bad_command
 from npuc.ir.contraction import Contraction, plan_contraction
 from npuc.ir.pass_stages import (
@@ -107,7 +108,7 @@ class PassKernel:
     def _plan_contraction(self, strides: Mapping[str, Sequence[int]]) -> Contraction:
         stream, stationary = list(strides["stream"]), strides["stationary"]
         if self.spec.mask is not None:  # masking makes the stream vary along the masked axes
-            for axis in self._bound_axes(self.spec.mask):
+            for axis in self._bound_axes(self.spec.mask, self.spec.ring_dim):
                 stream[axis] = stream[axis] or 1
         assert self.spec.stationary is not None
         gathers = self.spec.stationary.dtype != F32 or any(s < 0 for s in stationary)
@@ -116,9 +117,12 @@ class PassKernel:
             summed[0], self.steps = True, self.steps[1:]
         return plan_contraction(self.sizes, summed, stream, stationary, gathers=gathers)
 
-    def _bound_axes(self, bound: Bound) -> dict[int, int]:
-        """Axes longer than 1 that a bound's position varies along → coefficient."""
-        ring = self.spec.ring_dim
+    def _bound_axes(self, bound: Bound, ring: int | None) -> dict[int, int]:
+        """Axes longer than 1 that a bound's position varies along → coefficient.
+
+        Args:
+            ring: the nest dimension that walks over the slices, if they are not axis 0.
+        """
         slice_axis = 0 if ring is None else self.nest.index(ring) if ring in self.nest else None
         axes: dict[int, int] = {}
         if bound.dim in self.nest:
@@ -127,9 +131,9 @@ class PassKernel:
             axes[slice_axis] = axes.get(slice_axis, 0) + bound.slice_step
         return {axis: step for axis, step in axes.items() if self.sizes[axis] > 1 and step}
 
-    def _reach(self, bound: Bound) -> Reach:
+    def _reach(self, bound: Bound, ring: int | None) -> Reach:
         position = torch.zeros((1,) * len(self.order), dtype=torch.int64)
-        for axis, step in self._bound_axes(bound).items():
+        for axis, step in self._bound_axes(bound, ring).items():
             shape = [1] * len(self.order)
             shape[self.order.index(axis)] = self.sizes[axis]
             position = position + (torch.arange(self.sizes[axis]) * step).view(shape)
@@ -140,7 +144,7 @@ class PassKernel:
             self.shape = self.views["stream"].shape
             self._check_out()
             return [self._move]
-        if self._keeps_type and self.spec.mask is not None:
+        if self.spec.mask is not None and self._keeps_type:
             return [self._masked_move(self.spec.mask)]
         makers = [self._fetch()] if self.plan is None else [self._contract(self.plan)]
         makers += [self._step(step) for step in self.steps[:-1]]
@@ -155,6 +159,11 @@ class PassKernel:
     def moves_bits(self) -> bool:
         """Whether it only moves elements, bit for bit."""
         return self._keeps_type and self.spec.mask is None
+
+    @property
+    def masks_bits(self) -> bool:
+        """Whether it only moves elements, those outside of its mask becoming 0."""
+        return self._keeps_type and self.spec.mask is not None
 
     @property
     def _keeps_type(self) -> bool:
@@ -195,7 +204,7 @@ class PassKernel:
     def _mask(self) -> Callable[[Tensor, int], Tensor] | None:
         if self.spec.mask is None:
             return None
-        mask, masked_shape = bounded(self._reach(self.spec.mask), self.shape, ZERO)
+        mask, masked_shape = bounded(self._reach(self.spec.mask, self.spec.ring_dim), self.shape, ZERO)
         self.fresh = self.fresh and masked_shape == self.shape  # else the masked value may be an expanded one
         self.shape = masked_shape
         return mask
@@ -207,24 +216,36 @@ class PassKernel:
         if self.stash is not None and any(self.reduced):
             raise bad_command("the stash is used behind a contraction that sums")
         self.shape, self.fresh, self.summed = plan.shape, True, True
-        multiply = plan.product()
 
         def make(views: Views) -> Stage:
-            load = self._loader("stationary", views)
-            ready = (
-                None if self._converts("stationary") else as_view(plan.stationary_form, views["stationary"])
-            )
             left = as_view(plan.stream_form, views["stream"]) if fixed_stream else None
-            fetch_stage = fetch(views)
-            product = None if ready is None else plan.product_with(ready)
+            fetch_stage, product = fetch(views), self._product(plan, views)
 
             def contract(v: Tensor, state: RunState) -> Tensor:
                 x = plan.stream_form(fetch_stage(v, state)) if left is None else left
-                return multiply(x, plan.stationary_form(load())) if product is None else product(x)
+                return product(x, state.mask_limit)
 
             return contract
 
         return make
+
+    def _product(self, plan: Contraction, views: Views) -> Product:
+        """The product of the stream, formed, with the stationary operand up to the mask's limit."""
+        load, view, multiply = self._loader("stationary", views), views["stationary"], plan.product()
+        flips, within = self.views["stationary"].flips, self.spec.within
+        viewed = not flips and not plan.stationary_sums and (within is not None or view.dtype == F32)
+        formed = as_view(plan.stationary_form, view) if viewed else None
+        if within is None:
+            if formed is None:
+                return lambda x, limit: multiply(x, plan.stationary_form(load()))
+            product = plan.product_with(formed)
+            return lambda x, limit: product(x)
+        axes = self._bound_axes(within, None)
+        prefix = prefix_of(plan, view.shape, {self.order.index(axis): n for axis, n in axes.items()})
+        if prefix is not None and formed is not None and plan.inner:
+            return clipped_product(plan, prefix, formed)
+        mask, _ = bounded(self._reach(within, None), tuple(view.shape), ZERO)
+        return lambda x, limit: multiply(x, plan.stationary_form(mask(load(), limit)))
 
     def _last(self, step: Step) -> list[Maker]:
         """The last step and the store; in one where the step may write its result to its place."""
@@ -308,7 +329,9 @@ class PassKernel:
         full = tuple(self.sizes[self.order[i]] if i in dims else n for i, n in enumerate(self.shape))
         inside = None
         if self.spec.limit is not None:
-            inside, full = bounded(self._reach(self.spec.limit), full, torch.tensor(identity))
+            inside, full = bounded(
+                self._reach(self.spec.limit, self.spec.ring_dim), full, torch.tensor(identity)
+            )
         self.shape = tuple(1 if i in dims else n for i, n in enumerate(full))
         self.summed = True
         self.fresh = bool(dims) or (self.fresh and inside is None)
@@ -353,10 +376,10 @@ class PassKernel:
 
     def _masked_move(self, mask: Bound) -> Maker:
         """The whole pass where it only moves elements and clears those outside the mask."""
-        reach, out = self._reach(mask), self.views["out"]
+        reach, out = self._reach(mask, self.spec.ring_dim), self.views["out"]
         self.shape = joined(self.views["stream"].shape, reach.shape)
         self._check_out()
-        clear = clearing(self._bound_axes(mask), self.shape)
+        clear = clearing(self._bound_axes(mask, self.spec.ring_dim), self.shape)
         reads, writes = self.views["stream"].flips, out.flips
 
         def make(views: Views) -> Stage:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from npuc.runtime.simulator.affine import Affine, Value
 from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.plan import PortPlan
 
@@ -27,6 +28,7 @@ class Access:
         start: slice and local address of nest index 0.
         sizes: extents of the axes, slices first in a pass.
         steps: what a step along each axis moves.
+        shift: bytes added to all addresses, if they depend on parameters.
     """
 
     memory: SimulatedMemory
@@ -34,15 +36,23 @@ class Access:
     start: Step
     sizes: tuple[int, ...]
     steps: tuple[Step, ...]
+    shift: Affine | None = None
 
     @staticmethod
-    def of(port: PortPlan, memory: SimulatedMemory, address: int, extent: int | None = None) -> Access:
+    def of(port: PortPlan, memory: SimulatedMemory, address: Value, extent: int | None = None) -> Access:
         """The access of a port; ``extent`` clips axis 0.
+
+        An address that depends on parameters is not checked; the memory must then be one without slices.
 
         Raises:
             UserError: out-of-bounds or misaligned.
         """
-        start = memory.place(port.locate(memory, address, extent))
+        if isinstance(address, Affine):
+            return replace(Access._of(port, memory, (0, 0), extent), shift=address)
+        return Access._of(port, memory, memory.place(port.locate(memory, address, extent)), extent)
+
+    @staticmethod
+    def _of(port: PortPlan, memory: SimulatedMemory, start: Step, extent: int | None) -> Access:
         sizes = port.sizes if extent is None else (extent, *port.sizes[1:])
         steps = zip(port.slice_steps, port.strides, strict=True)
         moving = [step if n > 1 else (0, 0) for step, n in zip(steps, sizes, strict=True)]
@@ -60,7 +70,7 @@ class Access:
 
     @cached_property
     def box(self) -> tuple[int, int]:
-        """Lowest and highest + 1 local address."""
+        """Lowest and highest + 1 local address, without the shift."""
         moves = [step * (n - 1) for (_, step), n in zip(self.steps, self.sizes, strict=True)]
         low = self.start[1] + sum(m for m in moves if m < 0)
         return low, self.start[1] + sum(m for m in moves if m > 0) + self.item
@@ -85,6 +95,10 @@ class Access:
                 return False
             length = length * n if step else length
         return True
+
+    def shifted(self, by: int) -> Access:
+        """The access for a value of its shift."""
+        return replace(self, start=(self.start[0], self.start[1] + by), shift=None)
 
     @property
     def top(self) -> int:
@@ -123,7 +137,12 @@ class Access:
                 return None
         slice_, local = _sum(base, axes)
         start = source.start[0] + slice_, source.start[1] + local
-        return Access(source.memory, self.item, start, self.sizes, tuple(_sum(move, axes) for move in moves))
+        steps = tuple(_sum(move, axes) for move in moves)
+        return Access(source.memory, self.item, start, self.sizes, steps, source.shift)
+
+    def distance(self, other: Access) -> Value:
+        """From its shift to that of another access."""
+        return (other.shift or 0) + (self.shift or 0) * -1
 
 
 @dataclass(frozen=True)

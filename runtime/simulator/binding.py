@@ -38,10 +38,10 @@ class Binder:
 
     def __init__(self, command: Dispatched, memories: Mapping[str, SimulatedMemory]) -> None:
         self.command = command
-        self.values = [v for v in (*command.bases.values(), *command.limits) if isinstance(v, Affine)]
+        self.addresses = command.addresses
+        self.values = [*self.addresses, *(v for v in command.limits if isinstance(v, Affine))]
         self._memories = memories
-        self._moves = any(isinstance(base, Affine) for base in command.bases.values())
-        self._kept: dict[tuple[int, ...], Operation] = {}
+        self._kept: dict[tuple[int, ...], Callable[..., object]] = {}
 
     def bound(self, values: Values, relied: Intervals) -> Operation:
         """The command, ready to execute; kept, where binding is costly.
@@ -50,17 +50,16 @@ class Binder:
             UserError: out-of-bounds or misaligned.
             Conflict: it writes into one of the intervals.
         """
-        if isinstance(self.command.plan, PassPlan) and not self._moves:
-            return self.bind(values)
-        key = tuple(values[value] for value in self.values)
+        is_pass = isinstance(self.command.plan, PassPlan)
+        key = tuple(values[value] for value in (self.addresses if is_pass else self.values))
         found = self._kept.get(key)
         if found is None:
             if self.command.write is None:
                 _check_apart(self._access(self.command.target.name, values), relied)
             if len(self._kept) >= KEPT:
                 self._kept.clear()
-            found = self._kept[key] = self.bind(values)
-        return found
+            found = self._kept[key] = self._located(values)
+        return self._limited(found, values) if is_pass else found
 
     def bind(self, values: Values) -> Operation:
         """The command, ready to execute.
@@ -68,12 +67,16 @@ class Binder:
         Raises:
             UserError: out-of-bounds or misaligned.
         """
+        found = self._located(values)
+        return self._limited(found, values) if isinstance(self.command.plan, PassPlan) else found
+
+    def _located(self, values: Values) -> Callable[..., object]:
+        """The command at its addresses, a pass as a function of its limits."""
         plan = self.command.plan
         return self._pass(values) if isinstance(plan, PassPlan) else self._copy(plan, values)
 
-    def _pass(self, values: Values) -> Operation:
-        function = self._bound_pass(values) if self._moves else self._fixed_pass
-        if self._spec.mask is None and self._spec.limit is None:
+    def _limited(self, function: Callable[..., object], values: Values) -> Operation:
+        if self._spec.mask is None and self._spec.limit is None and self._spec.within is None:
             return function
         mask_limit, limit = self.command.limits
         return partial(function, _value(mask_limit, values), _value(limit, values))
@@ -82,11 +85,7 @@ class Binder:
     def _spec(self) -> PassSpec:
         return rewritten_spec(self.command)
 
-    @cached_property
-    def _fixed_pass(self) -> Callable[..., None]:
-        return self._bound_pass({})
-
-    def _bound_pass(self, values: Values) -> Callable[..., None]:
+    def _pass(self, values: Values) -> Callable[..., None]:
         ports = self._spec.ports()
         operands = {name: self._at(name, port.dtype, values) for name, port in ports.items()}
         return compile_pass(self._spec).bind(operands)
@@ -114,7 +113,7 @@ class Binder:
         command = self.command
         known = command.write if name == command.target.name else command.reads.get(name)
         if known is not None:
-            return known
+            return known if known.shift is None else known.shifted(values[known.shift])
         port, address = command.ports[name], _value(command.bases[name], values)
         return Access.of(port, self._memories[port.memory.name], address, extent)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from npuc.backends.instruction import Reg
+from npuc.ir.command_spec import Bound
 from npuc.runtime.simulator.access import Access
 from npuc.runtime.simulator.affine import Affine, NotAffine, Value
 from npuc.runtime.simulator.memory import SimulatedMemory
@@ -29,6 +30,9 @@ class Dispatched:
         limits: of a pass the limits of mask and reduction, of a copy the extent of its first dimension.
         reads: where it reads; ports whose addresses depend on parameters or data are left out.
         write: where it writes; None if that depends on parameters.
+        shifted: per port where it reads or writes a memory without slices at an address from parameters.
+        within: of a pass the elements of its stationary operand that count, up to the mask's limit; the
+            others are 0.
         uniform: whether it writes the same to all slices.
         needed: whether something reads its result in such a way that every slice must have it.
         sizes: extents of the axes, those of the slices first in a pass; less than those of the plan where
@@ -42,6 +46,8 @@ class Dispatched:
     limits: tuple[Value, ...]
     reads: dict[str, Access] = field(default_factory=dict[str, Access])
     write: Access | None = None
+    shifted: dict[str, Access] = field(default_factory=dict[str, Access])
+    within: Bound | None = None
     uniform: bool = False
     needed: bool = False
     sizes: tuple[int, ...] = field(init=False)
@@ -66,9 +72,18 @@ class Dispatched:
         return isinstance(self.plan, PassPlan) or not isinstance(self.limits[0], Affine)
 
     @property
+    def addresses(self) -> list[Affine]:
+        """Of its addresses those that depend on parameters."""
+        found: list[Value | None] = []
+        for name, port in self.ports.items():
+            known = self.write if port is self.target else self.reads.get(name)
+            found.append(self.bases[name] if known is None else known.shift)
+        return [value for value in found if isinstance(value, Affine)]
+
+    @property
     def fixed(self) -> bool:
         """Whether nothing about it depends on parameters."""
-        return not any(isinstance(value, Affine) for value in (*self.bases.values(), *self.limits))
+        return not self.addresses and not any(isinstance(limit, Affine) for limit in self.limits)
 
     @property
     def complete(self) -> bool:
@@ -148,9 +163,14 @@ def _locate(command: Dispatched, memories: Mapping[str, SimulatedMemory]) -> Non
     for name, port in command.ports.items():
         base = command.bases[name]
         gathers = isinstance(command.plan, CopyPlan) and command.plan.index is not None and name == "src"
-        if isinstance(base, Affine) or gathers:
+        if gathers:
             continue
-        access = Access.of(port, memories[port.memory.name], base, extent)
+        memory = memories[port.memory.name]
+        if isinstance(base, Affine):
+            if not memory.distance:
+                command.shifted[name] = Access.of(port, memory, base, extent)
+            continue
+        access = Access.of(port, memory, base, extent)
         if port is command.target:
             command.write = access
         else:

@@ -214,6 +214,7 @@ def _plan_pass(fields: Fields) -> PassPlan:
         chain=fields.chain(),
         limit=fields.bound("limit"),
         fill=float(fields.view.scalar("fill")) if fields.has("fill") else 0.0,
+        within=None,
         **layouts,
     )
     return PassPlan(spec, ports, fields.reg("mask.limit"), fields.reg("limit.limit"))

@@ -51,7 +51,7 @@ def prepare(
         flow = Forwarding(local)
         for command in found:
             flow.add(command)
-        code = StraightLine(live(flow.commands, local), len(found), flow.relied, memories)
+        code = StraightLine(live(flow.commands, local), len(found), flow, memories)
         code.meet = member.meet if member else None
         return code
     except (NotAffine, UserError):
@@ -71,13 +71,13 @@ class StraightLine:
         self,
         commands: Sequence[Dispatched],
         executed: int,
-        relied: set[Interval],
+        flow: Forwarding,
         memories: Mapping[str, SimulatedMemory],
     ) -> None:
         self.executed = executed
         self.meet: Callable[[], object] | None = None
         self.positions = [command.position for command in commands]
-        self._relied = _merged(relied)
+        self._relied, self._conditions = _merged(flow.relied), flow.conditions
         self._meetings = {i for i, c in enumerate(commands) if isinstance(c.plan, CopyPlan) and c.plan.meet}
         self._varying: list[tuple[int, Binder]] = []
         self._operations: list[Operation] = []
@@ -92,6 +92,8 @@ class StraightLine:
         """Bind what depends on the parameters; False where the program must be run command by command."""
         for value in self._values:
             self._values[value] = value.at(parameters)
+        if not all(condition.hold(parameters) for condition in self._conditions):
+            return False
         try:
             for at, binder in self._varying:
                 self._operations[at] = binder.bound(self._values, self._relied)

@@ -6,12 +6,14 @@ import pytest
 import torch
 from commands_of import HALT, RNGD, WINDOW, control, dma, port, tu
 from npuc.backends.instruction import Instruction, Reg
+from npuc.ir.command_spec import Bound
 from npuc.ir.errors import UserError
 from npuc.runtime.simulator import LoadedProgram, Simulator
 from npuc.runtime.simulator.affine import Affine, NotAffine
 from npuc.runtime.simulator.dispatched import dispatched
 from npuc.runtime.simulator.forwarding import Forwarding, moves
 from npuc.runtime.simulator.liveness import live
+from npuc.runtime.simulator.straight_line import prepare
 from torch import Tensor
 
 S = RNGD.slices
@@ -161,6 +163,87 @@ def test_limits_from_parameters(limit: int) -> None:
     copied = dma((4, 2), ("hbm", 0, (8, 4)), ("hbm", OUT + 0x10000, (8, 4)), limit=Reg(0, 1))
     program = [control("param", rd=1, index=0), load_slices(0, 12), masked, copied, store_slices(OUT, 12, 64)]
     assert_same(program, (limit,))
+
+
+K, Q, P, V = 0x4000, 0x40, 0x60, 0x100  # in dm
+CACHE = 1 << 18
+
+
+def attention(moved: list[Instruction]) -> list[Instruction]:
+    """Products with a cache at address r1 of which the first r2 positions count, 4 positions in a slice.
+
+    Args:
+        moved: what comes between reading the cache and multiplying.
+    """
+    kept = {"mask__slice": 4, "mask__limit": Reg(0, 2), "out__memory": "trf"}
+    cache = dma((S, 64), ("hbm", Reg(CACHE, 1), (256, 4)), ("dm", K, (WINDOW, 4)))
+    keys = tu((4, 16), port("stream", K, 64, 4), port("out", 0, 64, 4), mask__dim=1, **kept)
+    values = tu((16, 4), port("stream", K, 4, 64), port("out", 256, 16, 4), mask__dim=2, **kept)
+    scores = tu(
+        (2, 4, 8), port("stream", Q, 32, 0, 4), port("stationary", 0, 32, 64, 4), port("out", 0x80, 16, 4),
+        reduce=0b100,
+    )  # fmt: skip
+    summed = tu(
+        (2, 8, 4), port("stream", P, 16, 0, 4), port("stationary", 256, 128, 16, 4), port("out", V, 32, 4),
+        reduce=0b100, chain__op=("ring_add",),
+    )  # fmt: skip
+    parameters = [control("param", rd=1, index=0), control("param", rd=2, index=1)]
+    loads = [spread(0, 16, Q), load_slices(0x2000, 8, P), cache]
+    stores = [store_slices(OUT, 8, 0x80), store_slices(OUT + 0x8000, 16, V)]
+    return [*parameters, *loads, *moved, keys, values, scores, summed, *stores]
+
+
+def close(program: list[Instruction], params: tuple[int, ...]) -> None:
+    plain, straight = (after(program, params, straight=way) for way in (False, True))
+    torch.testing.assert_close(straight, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("limit", [-3, 0, 1, 4, 30, 255, 256, 10_000])
+def test_masked_positions_are_not_multiplied(limit: int) -> None:
+    flow = prepared(attention([]), 2)
+    kept = live(flow.commands, Simulator(RNGD, 0).cores[0].own)
+    products = [command for command in kept if command.within is not None]
+    assert [command.reads["stationary"].memory.name for command in products] == ["hbm", "hbm"]
+    assert [command.within for command in products] == [Bound(1, 4), Bound(2, 4)]
+    assert {command.number for command in kept}.isdisjoint({3, 4, 5})  # no copy and no masked moves
+    close(attention([]), (0x400, limit))
+
+
+def test_values_that_are_not_finite_meet_the_masked_zeros() -> None:
+    """0 · infinity is NaN: masked positions of a score and a sum show it."""
+    program = attention([])
+    simulators = [Simulator(RNGD, BYTES) for _ in range(2)]
+    found: list[Tensor] = []
+    for simulator, way in zip(simulators, (False, True), strict=True):
+        data = torch.ones(BYTES // 4)
+        data[3] = float("inf")  # of the first head's query
+        data[0x2000 // 4 + 8 * 20] = float("nan")  # of the first head's weights, in a slice behind the limit
+        simulator.write(0, data)
+        simulator.run(simulator.load([*program, HALT]), params=(0, 30), straight=way)
+        found.append(simulator.read(OUT, (BYTES // 8,), torch.float32))
+    assert found[0].isnan().any()
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+    assert torch.equal(found[0].isnan(), found[1].isnan())
+
+
+@pytest.mark.parametrize(("position", "ready"), [(0, True), (0x10000, False), (0x20000, True)])
+def test_a_cache_that_is_written_before_it_is_multiplied(position: int, ready: bool) -> None:
+    """The product must see what the copy saw."""
+    moved = [control("param", rd=3, index=2), store_slices(Reg(CACHE - 0x10000, 3), 8, P)]
+    simulator = Simulator(RNGD, BYTES)
+    loaded = simulator.load([*attention(moved), HALT])
+    core = simulator.cores[0]
+    code = prepare(loaded, "main", 3, core.memories, core.own)
+    assert code is not None
+    assert code.ready((0x400, 30, position)) == ready
+    close(attention(moved), (0x400, 30, position))
+
+
+def test_a_cache_that_leaves_the_memory() -> None:
+    simulator = Simulator(RNGD, BYTES)
+    loaded = simulator.load([*attention([]), HALT])
+    with pytest.raises(UserError, match="do not all exist"):
+        simulator.run(loaded, params=(BYTES - CACHE - 1024, 4), straight=True)
 
 
 def test_loops_walk_over_addresses() -> None:
