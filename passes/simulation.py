@@ -5,7 +5,7 @@ Buffers are interpreted at their addresses; commands are executed, encoded or as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from npuc.backends.machine import Machine
@@ -17,7 +17,7 @@ from npuc.passes.addressed_memory import AddressedMemory
 from npuc.passes.allocate_buffers import memory_map, rank_stride
 from npuc.passes.checking import place_values
 from npuc.passes.emit import IoTensor, emit_programs, instructions_of, io_of
-from npuc.passes.evaluation import Call, Evaluator, logits_of, placed_caches, token_major, vocabulary
+from npuc.passes.evaluation import ENTRIES, Call, Evaluator, logits_of, placed_caches, token_major, vocabulary
 from npuc.passes.partition import ranks_of
 from npuc.passes.target_option import machine_of
 from npuc.runtime.device import parameters
@@ -48,12 +48,16 @@ class Chip:
         base, size = self.regions["cache"]
         for rank in range(self.ranks):
             self.simulator.zero(rank * self.stride + base, size)
-            _write_caches(self.module, self.simulator, rank * self.stride + base, rank)
+            self.write_caches(rank)
         for name, tensor in (("tokens", call.tokens), ("positions", call.positions)):
             if name in io:
                 self.simulator.write(io[name][0], tensor)
         rows = [(slot, p, v) for slot, (p, v) in enumerate(zip(call.position, call.valid, strict=True))]
         return parameters(rows)
+
+    def write_caches(self, rank: int) -> None:
+        """Writes a rank's caches."""
+        _write_caches(self.module, self.simulator, rank * self.stride + self.regions["cache"][0], rank)
 
     def interpret(
         self,
@@ -113,11 +117,15 @@ class Chip:
 
 def simulated(evaluator: Evaluator, module: ModuleOp, *, encoded: bool = True) -> dict[str, Tensor]:
     """Logits of each call, as `Evaluator.outputs` gives them, of a module of commands."""
-    chip = Chip(evaluator, module)
+    return executed(Chip(evaluator, module), evaluator.calls, encoded=encoded)
+
+
+def executed(chip: Chip, calls: Sequence[Call], *, encoded: bool = True) -> dict[str, Tensor]:
+    """Logits of each call of a chip's programs: ``NAME.all`` and ``NAME.last``."""
     programs = chip.load(encoded)
     found: dict[str, Tensor] = {}
-    for call in evaluator.calls:
-        for entry in ("all", "last"):
+    for call in calls:
+        for entry in ENTRIES:
             found |= chip.execute(*programs[call.bucket.name], call, entry)
     return found
 

@@ -96,8 +96,9 @@ class Run:
 
     def hazards(self) -> list[Hazard]:
         """What the sanitizer finds."""
-        params = self.chip.prepare(self.call, self.io)
-        return self.chip.simulator.run(self.program, self.entry, params, hazards=True).hazards
+        params, simulator = self.chip.prepare(self.call, self.io), self.chip.simulator
+        run = simulator.run if self.chip.ranks == 1 else simulator.run_ranks
+        return run(self.program, self.entry, params, hazards=True).hazards
 
 
 def written_by(chip: Chip, program: ModuleOp, call: Call, entry: str) -> list[Written]:
@@ -172,6 +173,15 @@ def first_different_command(expected: Run, run: Run) -> WrongCommand | None:
         return None
 
     return _walk(run, check)
+
+
+def first_changed(program: LoadedProgram, expected: bytes, found: bytes) -> int | None:
+    """The first command of a program whose bytes are not those expected."""
+    if len(expected) != len(found):
+        return None
+    ends = [*(item.offset for item in program.items[1:]), len(expected)]
+    spans = ((item.offset, end) for item, end in zip(program.items, ends, strict=True))
+    return next((i for i, (a, b) in enumerate(spans) if expected[a:b] != found[a:b]), None)
 
 
 def _figures(item: Item, found: Tensor, wanted: Tensor) -> Figures:

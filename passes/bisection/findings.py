@@ -12,6 +12,7 @@ from npuc.ir.errors import UserError
 from npuc.ir.printing import ELIDED, print_with_spans
 from npuc.passes.bisection.commands import Run, WrongCommand
 from npuc.passes.bisection.states import Failure, State
+from npuc.passes.bisection.stored import Stored
 from npuc.passes.bisection.suspects import Suspect
 from npuc.passes.checking import Figures, figures_data
 from npuc.passes.evaluation import Call
@@ -173,6 +174,41 @@ def at_command(
         after=around_command(wrong.program, wrong.item.offset),
         **common,  # type: ignore[arg-type]
     )
+
+
+def at_stored(
+    stored: Stored,
+    call: Call,
+    entry: str,
+    wrong: WrongCommand | None,
+    logits: Figures | None,
+    weight: str = "",
+    error: UserError | None = None,
+) -> Finding:
+    """What an artifact's files have otherwise than the compile of its IR gives.
+
+    Args:
+        wrong: the first command that is not right.
+        weight: the first weight that is not that of the checkpoint.
+    """
+    name = call.bucket.name
+    common: dict[str, Any] = {"program": name, "entry": entry, "logits": logits}
+    if wrong is not None:
+        op, module = location_of(wrong.item)
+        common |= {"op": op, "module": module, "command_offset": wrong.item.offset, "error": wrong.figures}
+        common["after"] = around_command(wrong.program, wrong.item.offset)
+        what = wrong.reason or "its result differs from what the compiler's has"
+        words = f"{wrong.item.instruction.command} at {wrong.item.offset:#x} in the artifact's {name}: {what}"
+    elif weight:
+        common |= {"op": "tile.packed", "module": weight.removesuffix(".weight")}
+        words = f"the artifact holds other values of {weight} than the checkpoint"
+    else:
+        mine = stored.artifact.manifest.npuc
+        words = error.message if error else f"its commands are others than this compiler's; npuc {mine} made it"
+        words = f"the artifact's {name} gives other logits than its IR: {words}"
+    problem = stored.problem(name)
+    words = f"{words}; {problem}" if problem else words
+    return Finding("values" if logits else "text", "emit", "artifact", explanation=words, **common)
 
 
 def at_hazard(state: State, run: Run, hazards: Sequence[Hazard], wrong: WrongCommand | None) -> Finding:

@@ -1,8 +1,10 @@
 """Finds the first step of a compile that changes what is computed, then the operation or command in it.
 
-A state is good if its logits are those of the first state. Between the last good state and the first bad one
-their values are compared one by one (traces), from commands on command by command. Synchronization does not
+A state is good if its logits are those of the first state; after a pass that is meant to round values, of the
+state that it left, which is compared with a reference of its own. Between the last good state and the first bad
+one their values are compared one by one (traces), from commands on command by command. Synchronization does not
 show in values: there a state is good if the program has no hazards with the waits and signals of that state.
+Of an artifact, the last state is what its files hold (stored).
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from npuc.ir.errors import UserError
 from npuc.passes.bisection.commands import (
+    SAME,
     Run,
     WrongCommand,
+    first_changed,
     first_different_command,
     first_unsynchronized,
     first_wrong_command,
@@ -23,14 +26,23 @@ from npuc.passes.bisection.commands import (
     with_synchronization,
     written_by,
 )
-from npuc.passes.bisection.findings import Finding, at_command, at_failure, at_hazard, at_operation
+from npuc.passes.bisection.findings import (
+    Finding,
+    at_command,
+    at_failure,
+    at_hazard,
+    at_operation,
+    at_stored,
+)
 from npuc.passes.bisection.states import History, State
+from npuc.passes.bisection.stored import StoredChip, wrong_weight
 from npuc.passes.bisection.suspects import culprit
 from npuc.passes.bisection.traces import Event, first_wrong, number_operations, trace
 from npuc.passes.checking import Figures, compare
 from npuc.passes.evaluation import ENTRIES, Call, Evaluator
 from npuc.passes.pipeline import context
-from npuc.passes.simulation import Chip, simulated
+from npuc.passes.emit import emit_programs
+from npuc.passes.simulation import Chip, executed
 from npuc.runtime.simulator.hazards import Hazard
 from torch import Tensor
 from xdsl.dialects.builtin import ModuleOp
@@ -67,13 +79,16 @@ class Search:
         evaluator: runs them.
         tolerance: the largest relative error of a good state.
         progress: told what is being run.
+        rounded: what is wrong with a state that a pass has left that rounds values, if that can be told.
     """
 
     history: History
     evaluator: Evaluator
     tolerance: float
     progress: Callable[[str], None] = lambda text: None
+    rounded: Callable[[State], Finding | None] = lambda state: None
     judged: dict[int, Judged] = field(default_factory=dict[int, Judged])
+    computed: dict[int, Mapping[str, Tensor]] = field(default_factory=dict[int, Mapping[str, Tensor]])
 
     @property
     def states(self) -> list[State]:
@@ -82,41 +97,56 @@ class Search:
 
     def run(self) -> Finding | None:
         """What is wrong, if anything is."""
-        bad = first_bad(len(self.states), self._is_bad)
-        if bad is not None:
-            return self._localized(bad)
+        found = self.wrong_values()
+        if found is not None:
+            return found
         if self.history.failure is not None:
             return at_failure(self.history.failure, self.states[-1])
-        return self._unsynchronized() if self.states[-1].encoded else None
+        return (self._unsynchronized() if self.states[-1].encoded else None) or self._changed_text()
+
+    def wrong_values(self) -> Finding | None:
+        """The first step that changes the logits, and what in it does."""
+        starts = [0, *(i for i, state in enumerate(self.states) if i and state.rounds)]
+        for start, end in zip(starts, [*starts[1:], len(self.states)], strict=True):
+            found = self.rounded(self.states[start]) if start else None
+            bad = first_bad(end - start, lambda number, start=start: self.is_bad(start + number))
+            if found is not None or bad is not None:
+                return found or self.localized(start + (bad or 0))
+        return None
 
     def judge(self, index: int) -> Judged:
         """How the outputs of a state compare with those expected."""
         if index not in self.judged:
             self.progress(self.states[index].name)
             try:
-                found = self._outputs(self.states[index])
-                self.judged[index] = worst_output(found, self._expected)
+                found = self._outputs(index)
+                self.judged[index] = worst_output(found, self.expected(index))
             except UserError as error:
                 self.judged[index] = Judged("", BROKEN, error)
         return self.judged[index]
 
-    def _is_bad(self, index: int) -> bool:
+    def is_bad(self, index: int) -> bool:
+        """Whether the outputs of a state are not those expected."""
         return self.judge(index).figures.max_rel_error > self.tolerance
 
-    @cached_property
-    def _expected(self) -> Mapping[str, Tensor]:
-        return self._outputs(self.states[0])
+    def expected(self, index: int) -> Mapping[str, Tensor]:
+        """The outputs that a state should have: those of the state before it whose values are final."""
+        base = next((i for i in range(index, 0, -1) if self.states[i].rounds), 0)
+        return self._outputs(base)
 
-    def _outputs(self, state: State) -> dict[str, Tensor]:
-        if state.phase in ("schedule", "emit") and _has_commands(state.module):
-            return simulated(self.evaluator, state.module, encoded=state.encoded)
-        return self.evaluator.outputs(state.module)
+    def _outputs(self, index: int) -> Mapping[str, Tensor]:
+        if index not in self.computed:
+            self.computed[index] = outputs_of(self.states[index], self.evaluator)
+        return self.computed[index]
 
     # Within a step
 
-    def _localized(self, bad: int) -> Finding:
+    def localized(self, bad: int) -> Finding:
+        """What a step that makes a good state a bad one does wrong."""
         before, after, judged = self.states[bad - 1], self.states[bad], self.judge(bad)
         call, entry = self._run_of(judged.output)
+        if after.stored is not None:
+            return self._stored(before, after, judged)
         if after.encoded:
             wrong = self._encoded(before, after, call, entry)
             return at_command(before, after, call, entry, wrong, judged.figures, judged.error)
@@ -158,23 +188,62 @@ class Search:
         nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
         program = next(m for m in nested if m.sym_name is not None and m.sym_name.data == name)
         expected = written_by(Chip(self.evaluator, module), program, call, entry)
-        run = self._run(made, call, entry, encoded=False)
+        run = self._run(State("schedule", None, made), call, entry)
+        if run.chip.ranks > 1:
+            return None
         return first_wrong_command(expected, run, numbers_of_commands(made, name), self.tolerance)
 
     def _encoded(self, before: State, after: State, call: Call, entry: str) -> WrongCommand | None:
-        """The first command whose encoded form does something else."""
-        expected = self._run(before.module, call, entry, encoded=False)
+        """The first command whose encoded form, or that in a file, does something else."""
+        expected = self._run(before, call, entry)
         try:
-            run = self._run(after.module, call, entry, encoded=True)
+            run = self._run(after, call, entry)
         except UserError as error:
             items = expected.program.items
-            number = next((i for i, item in enumerate(items) if item.where == error.where), 0)
-            return WrongCommand(expected.program, number, BROKEN, error.message)
-        return first_different_command(expected, run)
+            number = next((i for i, item in enumerate(items) if item.where == error.where), None)
+            if number is None:
+                number = first_changed(expected.program, self._text(before, call), self._text(after, call))
+            return WrongCommand(expected.program, number or 0, BROKEN, error.message)
+        return None if run.chip.ranks > 1 else first_different_command(expected, run)
 
-    def _run(self, module: ModuleOp, call: Call, entry: str, *, encoded: bool) -> Run:
-        chip = Chip(self.evaluator, module)
-        return Run(chip, *chip.load(encoded)[call.bucket.name], call, entry)
+    def _stored(self, before: State, after: State, judged: Judged) -> Finding:
+        """What an artifact's files have otherwise than the compile of its IR gives."""
+        assert after.stored is not None
+        for call in self.evaluator.calls:
+            if self._text(before, call) != self._text(after, call):
+                for entry in ENTRIES:
+                    wrong = self._encoded(before, after, call, entry)
+                    if wrong is not None:
+                        break
+                return at_stored(after.stored, call, entry, wrong, judged.figures)
+        call, entry = self._run_of(judged.output)
+        name = wrong_weight(self.evaluator, before.module, after.stored)
+        return at_stored(after.stored, call, entry, None, judged.figures, name, judged.error)
+
+    def _changed_text(self) -> Finding | None:
+        """A program whose file is not what was compiled, although nothing shows it."""
+        before, after = self.states[-2:] if len(self.states) > 1 else (self.states[0],) * 2
+        if after.stored is None:
+            return None
+        for call in self.evaluator.calls:
+            texts = self._text(before, call), self._text(after, call)
+            if texts[0] != texts[1]:
+                run = self._run(before, call, ENTRIES[0])
+                reason = "its encoding is not what this compiler gives, but neither values nor hazards show it"
+                wrong = WrongCommand(run.program, first_changed(run.program, *texts) or 0, SAME, reason)
+                return at_stored(after.stored, call, ENTRIES[0], wrong, None)
+        return None
+
+    def _text(self, state: State, call: Call) -> bytes:
+        """The encoded program of a call."""
+        if state.stored is not None:
+            return state.stored.program(call.bucket.name).text
+        emitted = emit_programs(state.module, self.evaluator.target)
+        return next(e.program.text for e in emitted if e.name == call.bucket.name)
+
+    def _run(self, state: State, call: Call, entry: str) -> Run:
+        chip = chip_of(state, self.evaluator)
+        return Run(chip, *chip.load(state.encoded)[call.bucket.name], call, entry)
 
     # Synchronization
 
@@ -183,31 +252,47 @@ class Search:
         for call in self.evaluator.calls:
             for entry in ENTRIES:
                 self.progress(f"{call.bucket.name}, entry {entry}")
-                run = self._run(self.states[-1].module, call, entry, encoded=True)
+                run = self._run(self.states[-1], call, entry)
                 hazards = run.hazards()
                 if hazards:
                     return self._lost(run, hazards)
         return None
 
     def _lost(self, run: Run, hazards: Sequence[Hazard]) -> Finding:
-        """Which of encoder, lowering and insertion has made the hazards."""
-        call, entry = run.call, run.entry
+        """Which of file, encoder, lowering and insertion has made the hazards."""
+        call, entry, found = run.call, run.entry, run
         last = len(self.states) - 1
-        commands = self._run(self.states[last - 1].module, call, entry, encoded=False)
-        if not commands.hazards():
-            wrong = first_unsynchronized(commands.program, run.program)
-            return at_hazard(self.states[last], run, hazards, wrong)
-        numbered = self.states[last - 2].module.clone()
+        while self.states[last].encoded:
+            right = self._run(self.states[last - 1], call, entry)
+            if not right.hazards():
+                wrong = first_unsynchronized(right.program, found.program)
+                return at_hazard(self.states[last], run, hazards, wrong)
+            last, found = last - 1, right
+        numbered = self.states[last - 1].module.clone()
         numbers = number_operations(numbered)
-        step = self.states[last - 1].step
+        step = self.states[last].step
         assert step is not None
         step.apply(context(), numbered)
         chip = Chip(self.evaluator, numbered)
         intended = Run(chip, *with_synchronization(chip, numbered, call.bucket.name, numbers), call, entry)
         if not intended.hazards():
-            wrong = first_unsynchronized(intended.program, commands.program)
-            return at_hazard(self.states[last - 1], run, hazards, wrong)
-        return at_hazard(self.states[last - 2], run, hazards, None)
+            wrong = first_unsynchronized(intended.program, found.program)
+            return at_hazard(self.states[last], run, hazards, wrong)
+        return at_hazard(self.states[last - 1], run, hazards, None)
+
+
+def chip_of(state: State, evaluator: Evaluator) -> Chip:
+    """A chip that holds what the programs of a state need."""
+    if state.stored is not None:
+        return StoredChip(evaluator, state.module, state.stored)
+    return Chip(evaluator, state.module)
+
+
+def outputs_of(state: State, evaluator: Evaluator) -> dict[str, Tensor]:
+    """What a state computes."""
+    if state.phase in ("schedule", "emit") and _has_commands(state.module):
+        return executed(chip_of(state, evaluator), evaluator.calls, encoded=state.encoded)
+    return evaluator.outputs(state.module)
 
 
 def worst_output(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Judged:

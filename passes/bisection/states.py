@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from npuc.ir.errors import UserError
+from npuc.passes.bisection.stored import Stored
 from npuc.passes.buckets import Bucket
 from npuc.passes.emit import emit_programs
 from npuc.passes.instrumentation import Instrument
-from npuc.passes.pipeline import Observer, lower, phase_of
+from npuc.passes.pipeline import Observer, Quantize, lower, phase_of
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-ENCODER = "encode"
-"""What stands for a pass in the last state: the encoder."""
+ENCODER, ARTIFACT = "encode", "artifact"
+"""What stands for a pass in the last states: the encoder, and what an artifact's files hold."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,26 @@ class State:
         step: the pass that made it, None for where the compile begins and for the encoder.
         module: not to be changed.
         encoded: whether the module's programs are to be run as they are encoded.
+        stored: the artifact whose programs are to be run instead.
     """
 
     phase: str
     step: ModulePass | None
     module: ModuleOp
     encoded: bool = False
+    stored: Stored | None = None
 
     @property
     def name(self) -> str:
         """The pass, or what stands for one."""
+        if self.stored is not None:
+            return ARTIFACT
         return ENCODER if self.encoded else self.phase if self.step is None else self.step.name
+
+    @property
+    def rounds(self) -> bool:
+        """Whether its pass is meant to change values: those after it are compared with what it leaves."""
+        return bool(getattr(self.step, "rounds_values", False))
 
 
 @dataclass(frozen=True)
@@ -98,13 +108,19 @@ def history_of(
     target: str,
     buckets: Sequence[Bucket],
     progress: Callable[[str], None] | None = None,
+    *,
+    quantize: Quantize | None = None,
+    tensor_parallel: int = 1,
 ) -> History:
     """Compiles a module, which is used up, from its phase to encoded programs, as far as that goes."""
     phase = phase_of(module)
     history = History([State(phase, None, module.clone())])
     recorder = _Recorder(history.states, phase, progress=progress)
+    observer = Observer(progress=recorder.enter, instruments=[recorder])
     try:
-        lower(module, target, buckets, observer=Observer(progress=recorder.enter, instruments=[recorder]))
+        lower(
+            module, target, buckets, quantize=quantize, tensor_parallel=tensor_parallel, observer=observer
+        )
         recorder.enter("emit")
         recorder.running = ENCODER
         emit_programs(module, target)
