@@ -40,6 +40,7 @@ class Finding:
         error: how wrong the first wrong value is; None where values are right.
         logits: how wrong the outputs are.
         before, after: lines of the IR or program around it, the one meant marked ``→``.
+        side: of two artifacts or compiles that are compared, the one that the step belongs to.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Finding:
     logits: Figures | None = None
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    side: str = ""
 
     def data(self) -> dict[str, Any]:
         """For programs."""
@@ -74,13 +76,16 @@ class Finding:
             "logits": figures_data(self.logits) if self.logits else None,
             "before": list(self.before),
             "after": list(self.after),
+            "side": self.side,
         }
 
     @property
     def neighbours(self) -> list[str]:
         """The lines around the fault, before and after the step, with headings."""
-        title = "commands" if self.command_offset is not None else f"after {self.step}"
-        shown = ((f"before {self.step}", self.before), (title, self.after))
+        titles = (f"before {self.step}", f"after {self.step}")
+        if self.command_offset is not None:
+            titles = ("compiled", "commands")
+        shown = zip(titles, (self.before, self.after), strict=True)
         return [line for name, lines in shown if lines for line in (f"{name}:", *lines)]
 
 
@@ -180,35 +185,56 @@ def at_stored(
     stored: Stored,
     call: Call,
     entry: str,
-    wrong: WrongCommand | None,
+    wrong: WrongCommand,
     logits: Figures | None,
-    weight: str = "",
-    error: UserError | None = None,
+    compiled: LoadedProgram,
 ) -> Finding:
-    """What an artifact's files have otherwise than the compile of its IR gives.
+    """A command in an artifact's file that is not what the compile of its IR gives.
 
     Args:
-        wrong: the first command that is not right.
-        weight: the first weight that is not that of the checkpoint.
+        logits: how wrong the outputs are; None if nothing shows.
+        compiled: the program as the compile gives it.
     """
-    name = call.bucket.name
-    common: dict[str, Any] = {"program": name, "entry": entry, "logits": logits}
-    if wrong is not None:
-        op, module = location_of(wrong.item)
-        common |= {"op": op, "module": module, "command_offset": wrong.item.offset, "error": wrong.figures}
-        common["after"] = around_command(wrong.program, wrong.item.offset)
-        what = wrong.reason or "its result differs from what the compiler's has"
-        words = f"{wrong.item.instruction.command} at {wrong.item.offset:#x} in the artifact's {name}: {what}"
-    elif weight:
-        common |= {"op": "tile.packed", "module": weight.removesuffix(".weight")}
-        words = f"the artifact holds other values of {weight} than the checkpoint"
-    else:
-        mine = stored.artifact.manifest.npuc
-        words = error.message if error else f"its commands are others than this compiler's; npuc {mine} made it"
-        words = f"the artifact's {name} gives other logits than its IR: {words}"
+    op, module = location_of(wrong.item)
+    name, offset = call.bucket.name, wrong.item.offset
+    what = wrong.reason or "its result is not what the compiled one has"
+    words = f"{wrong.item.instruction.command} at {offset:#x} in the artifact's {name}: {what}"
     problem = stored.problem(name)
-    words = f"{words}; {problem}" if problem else words
-    return Finding("values" if logits else "text", "emit", "artifact", explanation=words, **common)
+    return Finding(
+        "values" if logits else "text",
+        "emit",
+        "artifact",
+        op=op,
+        module=module,
+        program=name,
+        entry=entry,
+        command_offset=offset,
+        explanation=f"{words}; {problem}" if problem else words,
+        error=wrong.figures if logits else None,
+        logits=logits,
+        before=around_command(compiled, offset) if offset in compiled.index else (),
+        after=around_command(wrong.program, offset) if wrong.program is not compiled else (),
+    )
+
+
+def at_weight(
+    stored: Stored, call: Call, entry: str, weight: str, logits: Figures, error: UserError | None
+) -> Finding:
+    """An artifact whose commands are right, but not what they give: a weight, or what cannot be read."""
+    name, mine = call.bucket.name, stored.artifact.manifest.npuc
+    words = error.message if error else f"no command tells where; npuc {mine} made them"
+    words = f"it holds other values of {weight} than the checkpoint" if weight else words
+    return Finding(
+        "values",
+        "emit",
+        "artifact",
+        op="tile.packed" if weight else "",
+        module=weight.removesuffix(".weight"),
+        program=name,
+        entry=entry,
+        explanation=f"the artifact's {name} gives other logits than its IR: {words}",
+        logits=logits,
+    )
 
 
 def at_hazard(state: State, run: Run, hazards: Sequence[Hazard], wrong: WrongCommand | None) -> Finding:

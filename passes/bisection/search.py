@@ -1,10 +1,10 @@
 """Finds the first step of a compile that changes what is computed, then the operation or command in it.
 
-A state is good if its logits are those of the first state; after a pass that is meant to round values, of the
-state that it left, which is compared with a reference of its own. Between the last good state and the first bad
-one their values are compared one by one (traces), from commands on command by command. Synchronization does not
-show in values: there a state is good if the program has no hazards with the waits and signals of that state.
-Of an artifact, the last state is what its files hold (stored).
+A state is good if its logits are those of the first state; after a pass that is meant to round values, of
+the state that it left, which is compared with a reference of its own. Between the last good state and the
+first bad one their values are compared one by one (traces), from commands on command by command.
+Synchronization does not show in values: there a state is good if the program has no hazards with the waits
+and signals of that state. Of an artifact, the last state is what its files hold (stored).
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from npuc.passes.bisection.findings import (
     at_hazard,
     at_operation,
     at_stored,
+    at_weight,
 )
 from npuc.passes.bisection.states import History, State
 from npuc.passes.bisection.stored import StoredChip, wrong_weight
 from npuc.passes.bisection.suspects import culprit
-from npuc.passes.bisection.traces import Event, first_wrong, number_operations, trace
+from npuc.passes.bisection.traces import Event, first_unlike, first_wrong, number_operations, trace
 from npuc.passes.checking import Figures, compare
+from npuc.passes.emit import emit_programs
 from npuc.passes.evaluation import ENTRIES, Call, Evaluator
 from npuc.passes.pipeline import context
-from npuc.passes.emit import emit_programs
 from npuc.passes.simulation import Chip, executed
 from npuc.runtime.simulator.hazards import Hazard
 from torch import Tensor
@@ -97,29 +98,36 @@ class Search:
 
     def run(self) -> Finding | None:
         """What is wrong, if anything is."""
-        found = self.wrong_values()
-        if found is not None:
-            return found
+        return self.wrong_values() or self.beside_values()
+
+    def beside_values(self) -> Finding | None:
+        """What is wrong although values are right: a pass fails, there is a hazard, a file was changed."""
         if self.history.failure is not None:
             return at_failure(self.history.failure, self.states[-1])
         return (self._unsynchronized() if self.states[-1].encoded else None) or self._changed_text()
 
     def wrong_values(self) -> Finding | None:
         """The first step that changes the logits, and what in it does."""
-        starts = [0, *(i for i, state in enumerate(self.states) if i and state.rounds)]
-        for start, end in zip(starts, [*starts[1:], len(self.states)], strict=True):
+        count = self.compiled
+        starts = [0, *(i for i in range(1, count) if self.states[i].rounds)]
+        for start, end in zip(starts, [*starts[1:], count], strict=True):
             found = self.rounded(self.states[start]) if start else None
             bad = first_bad(end - start, lambda number, start=start: self.is_bad(start + number))
             if found is not None or bad is not None:
                 return found or self.localized(start + (bad or 0))
-        return None
+        return next((self.localized(i) for i in range(count, len(self.states)) if self.is_bad(i)), None)
+
+    @property
+    def compiled(self) -> int:
+        """How many states come from a compile; one of an artifact's files may be right where they are not."""
+        return sum(state.stored is None for state in self.states)
 
     def judge(self, index: int) -> Judged:
         """How the outputs of a state compare with those expected."""
         if index not in self.judged:
             self.progress(self.states[index].name)
             try:
-                found = self._outputs(index)
+                found = self.outputs(index)
                 self.judged[index] = worst_output(found, self.expected(index))
             except UserError as error:
                 self.judged[index] = Judged("", BROKEN, error)
@@ -132,9 +140,10 @@ class Search:
     def expected(self, index: int) -> Mapping[str, Tensor]:
         """The outputs that a state should have: those of the state before it whose values are final."""
         base = next((i for i in range(index, 0, -1) if self.states[i].rounds), 0)
-        return self._outputs(base)
+        return self.outputs(base)
 
-    def _outputs(self, index: int) -> Mapping[str, Tensor]:
+    def outputs(self, index: int) -> Mapping[str, Tensor]:
+        """The logits of a state, by call and entry."""
         if index not in self.computed:
             self.computed[index] = outputs_of(self.states[index], self.evaluator)
         return self.computed[index]
@@ -163,7 +172,8 @@ class Search:
                 before, State(after.phase, after.step, made), call, entry, wrong, judged.figures
             )
         first, second = (self._trace(module, call, entry) for module in (numbered, made))
-        difference = first_wrong(first[0], second[0], self.tolerance) if first[0] and second[0] else None
+        find = first_unlike if after.step is None else first_wrong
+        difference = find(first[0], second[0], self.tolerance) if first[0] and second[0] else None
         suspect = culprit(difference, first[0], second[0], numbers)
         error = judged.error or second[1]
         return at_operation(before, after, (numbered, made), call, entry, suspect, judged.figures, error)
@@ -209,16 +219,15 @@ class Search:
     def _stored(self, before: State, after: State, judged: Judged) -> Finding:
         """What an artifact's files have otherwise than the compile of its IR gives."""
         assert after.stored is not None
-        for call in self.evaluator.calls:
-            if self._text(before, call) != self._text(after, call):
-                for entry in ENTRIES:
-                    wrong = self._encoded(before, after, call, entry)
-                    if wrong is not None:
-                        break
-                return at_stored(after.stored, call, entry, wrong, judged.figures)
         call, entry = self._run_of(judged.output)
+        changed = [c for c in self.evaluator.calls if self._text(before, c) != self._text(after, c)]
+        for call, entry in ((call, entry) for call in changed for entry in ENTRIES):
+            wrong = self._encoded(before, after, call, entry)
+            if wrong is not None:
+                compiled = self._run(before, call, entry).program
+                return at_stored(after.stored, call, entry, wrong, judged.figures, compiled)
         name = wrong_weight(self.evaluator, before.module, after.stored)
-        return at_stored(after.stored, call, entry, None, judged.figures, name, judged.error)
+        return at_weight(after.stored, call, entry, name, judged.figures, judged.error)
 
     def _changed_text(self) -> Finding | None:
         """A program whose file is not what was compiled, although nothing shows it."""
@@ -229,9 +238,9 @@ class Search:
             texts = self._text(before, call), self._text(after, call)
             if texts[0] != texts[1]:
                 run = self._run(before, call, ENTRIES[0])
-                reason = "its encoding is not what this compiler gives, but neither values nor hazards show it"
+                reason = "it is encoded otherwise, but neither values nor hazards show it"
                 wrong = WrongCommand(run.program, first_changed(run.program, *texts) or 0, SAME, reason)
-                return at_stored(after.stored, call, ENTRIES[0], wrong, None)
+                return at_stored(after.stored, call, ENTRIES[0], wrong, None, run.program)
         return None
 
     def _text(self, state: State, call: Call) -> bytes:

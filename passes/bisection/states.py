@@ -118,9 +118,7 @@ def history_of(
     recorder = _Recorder(history.states, phase, progress=progress)
     observer = Observer(progress=recorder.enter, instruments=[recorder])
     try:
-        lower(
-            module, target, buckets, quantize=quantize, tensor_parallel=tensor_parallel, observer=observer
-        )
+        lower(module, target, buckets, quantize=quantize, tensor_parallel=tensor_parallel, observer=observer)
         recorder.enter("emit")
         recorder.running = ENCODER
         emit_programs(module, target)

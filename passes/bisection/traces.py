@@ -99,6 +99,25 @@ def pairs(before: Sequence[Event], after: Sequence[Event]) -> Iterator[Wrong]:
         yield from _lowered_pairs(before, after) if lowered else _equal_pairs(before, after)
 
 
+def first_unlike(before: Sequence[Event], after: Sequence[Event], tolerance: float) -> Wrong | None:
+    """The same of two modules, neither made from the other: what each checkpoint module gives counts too.
+
+    Names need not be the same in both; the last value of a checkpoint module is what it gives.
+    """
+    results = [{event.place.module: event for event in events} for events in (before, after)]
+    outputs = (
+        Wrong(
+            results[0][path], event, compare(*(numbers(e.value).flatten() for e in (event, results[0][path])))
+        )
+        for path, event in results[1].items()
+        if path in results[0] and results[0][path].value.numel() == event.value.numel()
+    )
+    unlike = next((pair for pair in outputs if pair.figures.max_rel_error > tolerance), None)
+    found = [pair for pair in (first_wrong(before, after, tolerance), unlike) if pair is not None]
+    order = {id(event): number for number, event in enumerate(after)}
+    return min(found, key=lambda pair: order[id(pair.after)], default=None)
+
+
 def _is_command(op: Operation) -> bool:
     return isinstance(op, tile.PassOp | tile.CopyOp)
 

@@ -1,52 +1,91 @@
 """Find the first pass that changes what a model computes, the operation in it, and in a program the command.
 
-The model is compiled as by irc compile, and modules after passes are run: graphs and buffers with the
-interpreters, commands on the simulator, as they are and encoded. What is imported is compared with
-transformers first; --against FILE.mlir takes the logits of that IR as right instead. If all values are right,
-the programs are searched for hazards, and the step that lost the synchronization is named.
+A MODEL is compiled as by irc compile, and modules after passes are run: graphs and buffers with the
+interpreters, commands on the simulator, as they are and encoded. What is imported, and what a pass leaves
+that rounds weights, is compared with transformers. If all values are right, the programs are searched for
+hazards, and the step that lost the synchronization is named.
+
+An ARTIFACT is lowered once more from the IR that it keeps, and what its files hold is the last step. Its
+checkpoint is needed only to compare with transformers (--against MODEL), or for the real weights (--weights).
+
+  irc bisect MODEL -t rngd                        every step of a compile, transformers is right
+  irc bisect MODEL -t rngd --against FILE.mlir    IR of an earlier phase is right
+  irc bisect OUT [--against MODEL | FILE.mlir]    the artifact's programs down to their commands
+  irc bisect OUT --against OTHER                  the first step after which two artifacts differ
+  irc bisect precision MODEL …                    which layers need more precision: … precision --help
 
 Without buckets a decode program (1x16) and a prefill program (1x8) are compiled. The exit status is 1 if a
-fault is found.
+fault, or a difference, is found.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npuc.passes.buckets import KINDS, parse_buckets
-from npuc.tools.command import Outcome, duration, progress_bar, quiet_libraries, table
+from npuc.passes.buckets import KINDS
+from npuc.runtime.manifest import FILE_NAME
+from npuc.tools.command import (
+    ArgumentParser,
+    Outcome,
+    UsageError,
+    add_json,
+    duration,
+    progress_bar,
+    quiet_libraries,
+    table,
+)
+from npuc.tools.commands import bisect_precision
 from npuc.tools.commands.compile import add_compiled_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from npuc.passes.bisection.findings import Finding
-    from npuc.passes.bisection.search import Search
     from npuc.passes.checking import Figures
-    from npuc.passes.compile import Compilation
 
+PRECISION = "precision"
 DEFAULT = {"decode": "1x16", "prefill": "1x8"}
-TRANSFORMERS = "transformers"
-COMPARED = 32  # tokens on which the imported module is compared with transformers
+SETTLED = ("target", "dtype", "quantize", "compile_from", "max_context", "revision")
+
+
+def execute_words(words: Sequence[str]) -> Outcome:
+    """Search for a fault, or for the layers that need more precision."""
+    precise = bool(words) and words[0] == PRECISION
+    module, name = (bisect_precision, f"irc bisect {PRECISION}") if precise else (None, "irc bisect")
+    parser = ArgumentParser(name, ((module.__doc__ if module else __doc__) or "").strip())
+    (module.add_arguments if module else add_arguments)(parser)
+    add_json(parser)
+    arguments = parser.parse_args(words[precise:])
+    return (module.execute if module else execute)(arguments)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc bisect`."""
-    parser.add_argument("model", metavar="MODEL", help="directory of the checkpoint, or hub id")
-    parser.add_argument("-t", "--target", required=True, help="the NPU: see irc targets; or a .npu file")
+    parser.add_argument(
+        "model", metavar="MODEL|ARTIFACT", help="checkpoint: directory or hub id; or artifact"
+    )
+    parser.add_argument("-t", "--target", help="the NPU, of a MODEL: see irc targets; or a .npu file")
     add_compiled_for(parser)
     parser.add_argument("--compile-from", type=Path, metavar="FILE.mlir", help="begin with an IR file")
     parser.add_argument(
         "--against",
-        default=TRANSFORMERS,
         metavar="REFERENCE",
-        help="what is right: transformers (default), or an IR file of the same model and buckets",
+        help="what is right: an IR file (.mlir) or artifact of the same model, or, of an ARTIFACT, the "
+        "checkpoint in transformers. Default: transformers; of an ARTIFACT, the IR that it keeps",
     )
-    parser.add_argument("--tolerance", type=float, metavar="X", help="relative error; 1e-4, bfloat16 5e-2")
+    parser.add_argument(
+        "--weights", metavar="MODEL", help="of an ARTIFACT: its checkpoint; without, weights are made up"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="relative error; 1e-4, bfloat16 5e-2, more where inputs are rounded to 8 bits",
+    )
     parser.add_argument(
         "--input", type=Path, metavar="FILE", help="text or token ids; default a fixed prompt"
     )
@@ -54,88 +93,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Search."""
+    _check(arguments)
     quiet_libraries()
     start = time.perf_counter()
     with progress_bar(not arguments.json) as bar:
-        finding, search = _found(arguments, lambda text: bar(text, None))
+        from npuc.tools.bisection import bisect
+
+        found = bisect(arguments, lambda text: bar(text, None))
     from npuc.passes.checking import figures_data
 
-    seconds = time.perf_counter() - start
+    seconds, search, finding = time.perf_counter() - start, found.search, found.finding
     states = [
         {"phase": state.phase, "pass": state.name, **figures_data(search.judge(number).figures)}
         for number, state in enumerate(search.states)
         if number in search.judged
     ]
     common: dict[str, Any] = {"seconds": seconds, "states": len(search.states), "runs": states}
+    common["notes"] = found.notes
+    notes = "".join(f"{note}\n" for note in found.notes)
     if finding is None:
         tried = f"{len(search.states)} states agree, no program has a hazard ({duration(seconds)})"
-        return Outcome({"found": False, **common}, tried)
+        return Outcome({"found": False, **common}, f"{notes}{tried}")
     follow = follow_up(finding, arguments)
     data = {"found": True, **finding.data(), "next": follow, **common}
-    return Outcome(data, f"{finding_text(finding)}\n\nnext: {follow}", passed=False)
+    text = f"{notes}{finding_text(finding)}"
+    return Outcome(data, f"{text}\n\nnext: {follow}" if follow else text, passed=False)
 
 
-def _found(arguments: argparse.Namespace, progress: Callable[[str], None]) -> tuple[Finding | None, Search]:
-    from npuc.passes.bisection.search import Search
-    from npuc.passes.bisection.states import State, history_of
-    from npuc.passes.check_passes import CheckOptions, tolerance_of
-    from npuc.passes.compile import parse_ir
-    from npuc.passes.pipeline import phase_of
-
-    compilation = _compilation(arguments)
-    progress("import")
-    module, buckets = compilation.begun()
-    tolerance = tolerance_of(CheckOptions(tolerance=arguments.tolerance), module)
-    evaluator = compilation.evaluator(module, buckets, arguments.input)
-    history = history_of(module, arguments.target, buckets, progress)
-    search = Search(history, evaluator, tolerance, progress)
-    if arguments.against == TRANSFORMERS:
-        return (_import_fault(arguments, search, progress) or search.run()), search
-    reference = parse_ir(Path(arguments.against))
-    history.states.insert(0, State(phase_of(reference), None, reference))
-    return search.run(), search
+def is_artifact(path: str | Path) -> bool:
+    """Whether there is an artifact, not a checkpoint."""
+    return (Path(path) / FILE_NAME).is_file()
 
 
-def _import_fault(
-    arguments: argparse.Namespace, search: Search, progress: Callable[[str], None]
-) -> Finding | None:
-    """What the importer did wrong; nothing is looked for where the compile began later."""
-    from npuc.passes.bisection.reference import import_fault
-    from npuc.passes.check_passes import read_prompt
-    from npuc.runtime.reference import Reference
-
-    if search.states[0].phase != "import":
-        return None
-    import torch
-
-    progress(TRANSFORMERS)
-    reference = Reference(search.evaluator.root, getattr(torch, arguments.dtype or "float32"))
-    prompt = read_prompt(arguments.input, search.evaluator.root, reference.vocab_size)[:COMPARED]
-    return import_fault(search.states[0], search.evaluator, reference, prompt, search.tolerance)
-
-
-def _compilation(arguments: argparse.Namespace) -> Compilation:
-    from npuc.passes.compile import Compilation
-
-    buckets = [bucket for kind in KINDS for bucket in getattr(arguments, f"{kind}_buckets")]
-    if not buckets and arguments.compile_from is None:
-        buckets = [bucket for kind, text in DEFAULT.items() for bucket in parse_buckets(kind, text)]
-    return Compilation(
-        model=arguments.model,
-        target=arguments.target,
-        buckets=buckets,
-        dtype=arguments.dtype,
-        max_context=arguments.max_context,
-        revision=arguments.revision,
-        local_files_only=arguments.local_files_only,
-        compile_from=arguments.compile_from,
-    )
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what an artifact settles, and a model without what it needs."""
+    message = ""
+    if not is_artifact(arguments.model):
+        if arguments.target is None:
+            message = "the following arguments are required: -t/--target"
+        elif arguments.weights is not None:
+            message = "--weights is about an artifact; MODEL has its own"
+    else:
+        given = [name for name in SETTLED if getattr(arguments, name) is not None]
+        given += [f"{kind}_buckets" for kind in KINDS if getattr(arguments, f"{kind}_buckets")]
+        if given:
+            message = f"--{given[0].replace('_', '-')}: an artifact was compiled for what it was compiled for"
+    if message:
+        raise UsageError(message, "usage: irc bisect MODEL|ARTIFACT … | irc bisect --help", "irc bisect")
 
 
 def finding_text(finding: Finding) -> str:
     """A finding for people."""
     where = " ".join(part for part in (finding.op, f"({finding.module})" if finding.module else "") if part)
-    title = f"fault in {finding.step} (phase {finding.phase}){f': {where}' if where else ''}"
+    what = f"{finding.side}: difference" if finding.side else "fault"
+    title = f"{what} in {finding.step} (phase {finding.phase}){f': {where}' if where else ''}"
     if finding.command_offset is not None:
         title += f", command {finding.program}@{finding.command_offset:#x}"
     parts = [title, "", finding.explanation]
@@ -153,13 +164,11 @@ def _row(name: str, figures: Figures) -> list[str]:
 
 
 def follow_up(finding: Finding, arguments: argparse.Namespace) -> str:
-    """The command to type next."""
-    words = ["irc", "compile", arguments.model, "-t", arguments.target]
-    words += ["--dtype", arguments.dtype] if arguments.dtype else []
-    given = {kind: getattr(arguments, f"{kind}_buckets") for kind in KINDS}
-    texts = {kind: ",".join(str(bucket) for bucket in buckets) for kind, buckets in given.items() if buckets}
-    for kind, text in (texts or DEFAULT).items():
-        words += [f"--{kind}-buckets", text.removeprefix(f"{kind}_")]
+    """The command to type next; "" where a file of an artifact is at fault: nothing tells more."""
+    side = finding.side or arguments.model
+    if is_artifact(side):
+        return _of_artifact(finding, side, arguments.against or "")
+    words = ["irc", "compile", arguments.model, *compiled_for(arguments)]
     if finding.kind == "hazard":
         tail = f"&& irc sim out --program {finding.program} --entry {finding.entry} --sanitize"
         return f"{shlex.join([*words, '-o', 'out'])} {tail}"
@@ -169,6 +178,45 @@ def follow_up(finding: Finding, arguments: argparse.Namespace) -> str:
     if finding.phase == "import":
         return shlex.join([*words, "--compile-to", "import", f"--dump-filter={finding.module}"])
     words += ["--compile-to", finding.phase, "-o", f"{finding.phase}.mlir"]
-    words += [f"--mlir-print-ir-before={finding.step}", f"--mlir-print-ir-after={finding.step}"]
+    return shlex.join([*words, *_dumps(finding)])
+
+
+def compiled_for(arguments: argparse.Namespace) -> list[str]:
+    """The flags of the compile that was searched."""
+    words = ["-t", arguments.target, *(["--dtype", arguments.dtype] if arguments.dtype else [])]
+    given = {kind: getattr(arguments, f"{kind}_buckets") for kind in KINDS}
+    texts = {kind: ",".join(str(bucket) for bucket in buckets) for kind, buckets in given.items() if buckets}
+    for kind, text in (texts or DEFAULT).items():
+        words += [f"--{kind}-buckets", text.replace(f"{kind}_", "")]
+    if arguments.quantize:
+        words += ["--quantize", arguments.quantize, "--quantize-ignore", arguments.quantize_ignore]
+    return words + (
+        ["--tensor-parallel", str(arguments.tensor_parallel)] if arguments.tensor_parallel > 1 else []
+    )
+
+
+def _of_artifact(finding: Finding, artifact: str, against: str) -> str:
+    if finding.kind == "hazard":
+        words = ["sim", artifact, "--program", finding.program, "--entry", finding.entry, "--sanitize"]
+        return shlex.join(["irc", *words])
+    if finding.step == "artifact":
+        return ""
+    if finding.command_offset is not None:
+        return shlex.join(["irc", "explain", artifact, f"{finding.program}@{finding.command_offset:#x}"])
+    from npuc.runtime.artifact import Artifact
+
+    opened = Artifact(artifact)
+    file = str(opened.path / opened.start_file)
+    if finding.phase == "import" and is_artifact(against):
+        return shlex.join(["irc", "diff", str(Path(against) / Artifact(against).start_file), file])
+    if finding.phase == "import":
+        return shlex.join(["irc", "diff", against, file]) if against.endswith(".mlir") else ""
+    pipeline = re.sub(rf"(?<={finding.step})(\{{[^}}]*\}})?,.*", r"\1", opened.manifest.pipeline)
+    return shlex.join(["irc", "opt", file, "-p", pipeline, "-o", "out.mlir", *_dumps(finding)])
+
+
+def _dumps(finding: Finding) -> list[str]:
+    """The flags that show the IR around the fault."""
+    words = [f"--mlir-print-ir-before={finding.step}", f"--mlir-print-ir-after={finding.step}"]
     layered = ".".join("*" if part == "{}" else part for part in finding.module.split("."))
-    return shlex.join([*words, *([f"--dump-filter={layered}"] if layered else [])])
+    return words + ([f"--dump-filter={layered}"] if layered else [])

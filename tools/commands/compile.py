@@ -47,15 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     numbers.add_argument(
         "--no-debug", action="store_true", help="keep no IR in the artifact; irc report needs it"
     )
-    numbers.add_argument(
-        "--quantize", choices=QUANTIZATIONS, help="round the weights of linear layers: 8-bit integers"
-    )
-    numbers.add_argument(
-        "--quantize-ignore",
-        metavar="PATH,…",
-        default="lm_head",
-        help="module paths of layers to leave as they are; * matches anything (default: lm_head)",
-    )
     phases = parser.add_argument_group("phases", ", ".join(PHASES))
     phases.add_argument(
         "--compile-to", choices=PHASES, default="emit", metavar="PHASE", help="stop after PHASE"
@@ -95,6 +86,15 @@ def add_compiled_for(
         help="share every layer among N cores",
     )
     numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
+    numbers.add_argument(
+        "--quantize", choices=QUANTIZATIONS, help="round the weights of linear layers: 8-bit integers"
+    )
+    numbers.add_argument(
+        "--quantize-ignore",
+        metavar="PATH,…",
+        default="lm_head",
+        help="module paths of layers to leave as they are; * matches anything (default: lm_head)",
+    )
     return numbers
 
 
@@ -161,11 +161,12 @@ def _compilation(
         weights=not arguments.no_weights,
         tensor_parallel=arguments.tensor_parallel,
         debug=not arguments.no_debug,
-        quantize=_quantize(arguments),
+        quantize=quantization(arguments),
     )
 
 
-def _quantize(arguments: argparse.Namespace) -> Quantize | None:
+def quantization(arguments: argparse.Namespace) -> Quantize | None:
+    """What the flags ask weights to be rounded to."""
     from npuc.passes.pipeline import Quantize
 
     if arguments.quantize is None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from npuc.frontends.checkpoint import open_checkpoint
@@ -41,6 +42,17 @@ def evaluator_of(artifact: Artifact, model: str) -> Evaluator:
     """
     artifact.weights()
     root = open_checkpoint(model, local_files_only=True).root
+    check_config(artifact, root, model)
+    prompt = read_prompt(None, root, artifact.manifest.vocab_size)
+    return Evaluator(root, target_of(artifact), [Call.of(bucket, prompt) for bucket in buckets_of(artifact)])
+
+
+def check_config(artifact: Artifact, root: Path, model: str) -> None:
+    """Checks that a checkpoint is of the model that an artifact was compiled from.
+
+    Raises:
+        UserError: ``other-model``.
+    """
     found = hashlib.sha256((root / "config.json").read_bytes()).hexdigest()
     if found != artifact.manifest.source.config_sha256:
         raise UserError(
@@ -49,8 +61,6 @@ def evaluator_of(artifact: Artifact, model: str) -> Evaluator:
             where=model,
             remedy="give the checkpoint that the artifact was compiled from",
         )
-    prompt = read_prompt(None, root, artifact.manifest.vocab_size)
-    return Evaluator(root, target_of(artifact), [Call.of(bucket, prompt) for bucket in buckets_of(artifact)])
 
 
 @dataclass
