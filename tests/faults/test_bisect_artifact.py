@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from npuc.backends.instruction import Instruction
 from npuc.ir.printing import print_ir
 from npuc.passes.bisection.comparison import partners_of
@@ -25,24 +24,12 @@ from npuc.tools import irc
 from planting import planted
 from safetensors.torch import load_file, save_file
 from table import BY_NAME
+from tiny import tiny_llama
 from xdsl.context import Context
 from xdsl.dialects.builtin import FloatAttr, ModuleOp
 from xdsl.passes import ModulePass
 
 UP = "model.layers.{}.mlp.up_proj"
-
-
-def model(folder: Path) -> Path:
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=67, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3, bos_token_id=0,
-        eos_token_id=1, pad_token_id=None, tie_word_embeddings=False,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 BUCKETS = ("--decode-buckets", "1x8")
@@ -60,7 +47,7 @@ def imported(artifact: Path) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model(tmp_path_factory.mktemp("model"))
+    return tiny_llama(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ checkpoint is needed only to compare with transformers (--against MODEL), or for
   irc bisect MODEL -t rngd --against FILE.mlir    IR of an earlier phase is right
   irc bisect OUT [--against MODEL | FILE.mlir]    the artifact's programs down to their commands
   irc bisect OUT --against OTHER                  the first step after which two artifacts differ
-  irc bisect precision MODEL …                    which layers need more precision: … precision --help
 
 Without buckets a decode program (1x16) and a prefill program (1x8) are compiled. The exit status is 1 if a
 fault, or a difference, is found.
@@ -24,43 +23,27 @@ import argparse
 import re
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npuc.passes.buckets import KINDS
 from npuc.runtime.manifest import FILE_NAME
 from npuc.tools.command import (
-    ArgumentParser,
     Outcome,
     UsageError,
-    add_json,
     duration,
     progress_bar,
     quiet_libraries,
     table,
 )
-from npuc.tools.commands import bisect_precision
 from npuc.tools.commands.compile import add_compiled_for
 
 if TYPE_CHECKING:
     from npuc.passes.bisection.findings import Finding
     from npuc.passes.checking import Figures
 
-PRECISION = "precision"
 DEFAULT = {"decode": "1x16", "prefill": "1x8"}
 SETTLED = ("target", "dtype", "quantize", "compile_from", "max_context", "revision")
-
-
-def execute_words(words: Sequence[str]) -> Outcome:
-    """Search for a fault, or for the layers that need more precision."""
-    precise = bool(words) and words[0] == PRECISION
-    module, name = (bisect_precision, f"irc bisect {PRECISION}") if precise else (None, "irc bisect")
-    parser = ArgumentParser(name, ((module.__doc__ if module else __doc__) or "").strip())
-    (module.add_arguments if module else add_arguments)(parser)
-    add_json(parser)
-    arguments = parser.parse_args(words[precise:])
-    return (module.execute if module else execute)(arguments)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
