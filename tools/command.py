@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,22 @@ class Progress(Protocol):
 
 def _silent(name: str, share: float | None) -> None:
     pass
+
+
+@contextmanager
+def engine_imports() -> Generator[None]:
+    """What is imported inside stays until the process ends: garbage collections leave it out, now and later.
+
+    torch and transformers bring half a million objects, over which Python's collector would go again and
+    again: a second of the two to four that a small model takes to import and compile.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # once a process: what is frozen is never collected
+            gc.freeze()
+        gc.enable()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
 from npuc.passes.buckets import EXAMPLE, KINDS, SPELLING, Bucket, parse_buckets
-from npuc.tools.command import Outcome, UsageError, duration, progress_bar, size, table
+from npuc.tools.command import Outcome, UsageError, duration, engine_imports, progress_bar, size, table
 from npuc.tools.ir_flags import add_file_flags, add_ir_flags, file_flags, instruments, text_form
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ def _check(arguments: argparse.Namespace) -> CheckOptions | None:
 
 def _artifact(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
     with progress_bar(not arguments.json) as bar:
-        from npuc.passes.compile import compile_model
+        with engine_imports():
+            from npuc.passes.compile import compile_model
 
         def phase(name: str) -> None:
             bar(name, PHASES.index(name) / len(PHASES))
@@ -230,8 +231,9 @@ def _file(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
 def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
     """Compile up to a phase before the last and print the IR."""
     with progress_bar(not arguments.json) as bar:
-        from npuc.ir.printing import print_ir
-        from npuc.passes.compile import check_data
+        with engine_imports():
+            from npuc.ir.printing import print_ir
+            from npuc.passes.compile import check_data
 
         def phase(name: str) -> None:
             bar(name, PHASES.index(name) / len(PHASES))
