@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -74,6 +74,11 @@ class Machine:
     def main(self) -> Memory:
         """The main memory."""
         return next(memory for memory in self.memories.values() if memory.main)
+
+    def with_main_memory(self, size: int) -> Machine:
+        """The machine with at least so many bytes of main memory, for programs that are only timed."""
+        main = replace(self.main, size=max(size, self.main.size))
+        return replace(self, memories={**self.memories, main.name: main})
 
     @cached_property
     def opcodes(self) -> dict[int, Command]:

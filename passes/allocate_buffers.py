@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from npuc.passes.command_fields import spare_bytes
 from npuc.passes.partition import ranks_of
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, entries, programs
 from npuc.passes.target_option import machine_of
+from npuc.passes.timing_only import is_timing_only
 from npuc.runtime.manifest import RANK_ALIGNMENT
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, MemRefType, ModuleOp
@@ -37,6 +39,8 @@ class AllocateBuffersPass(ModulePass):
     The module gets `npuc.memory`, base and bytes of the regions of main memory, a program gets `io`, address
     and type of its inputs and outputs. A callee's buffers lie at the bottom of each memory, above them those
     of its caller that are alive during the call. Where a memory is too small, buffers lose second copies.
+
+    Of a module without weights the main memory may be any size: it cannot be run, but timed.
     """
 
     name = "allocate-buffers"
@@ -55,26 +59,39 @@ class AllocateBuffersPass(ModulePass):
             base += align(sizes.get(region, 0), REGION_ALIGNMENT)
         for buffer, offset in shared.items():
             buffer.attributes["address"] = IntegerAttr(bases["io"] + offset, 64)
-        scratch = 0
+        unbounded = is_timing_only(op)
+        if not unbounded:
+            _check_main_memory(machine, ranks_of(op), bases["scratch"], sizes)
+        sizes["scratch"] = 0
         for program in found:
             _place_arguments(machine, program, bases["io"])
             functions = callees_first(program)
             for memory in machine.memories.values():
-                need = _allocate(machine, functions, memory, bases["scratch"])
-                scratch = max(scratch, need if memory.main else 0)
-        sizes["scratch"] = scratch
-        ranks, stride = ranks_of(op), align(bases["scratch"] + scratch, RANK_ALIGNMENT)
-        total = (ranks - 1) * stride + bases["scratch"] + scratch
-        if total > machine.main.size:
-            listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            listed += f", for each of {ranks} ranks" if ranks > 1 else ""
-            raise PassFailedException(
-                f"allocate-buffers: memory {machine.main.name} has {machine.main.size} bytes, "
-                f"{total} are needed: {listed}"
-            )
+                capacity = sys.maxsize if memory.main and unbounded else memory.size
+                need = _allocate(machine, functions, memory, bases["scratch"], capacity)
+                sizes["scratch"] = max(sizes["scratch"], need if memory.main else 0)
+        if not unbounded:
+            _check_main_memory(machine, ranks_of(op), bases["scratch"] + sizes["scratch"], sizes)
         op.attributes[MEMORY_ATTRIBUTE] = DictionaryAttr(
             {name: tile.int_array((bases[name], sizes[name])) for name in REGIONS}
         )
+
+
+def _check_main_memory(machine: Machine, ranks: int, end: int, sizes: dict[str, int]) -> None:
+    """Raises PassFailedException where all ranks' parts of main memory, up to `end` each, do not fit."""
+    total = _total(ranks, end)
+    if total <= machine.main.size:
+        return
+    listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    listed += f", for each of {ranks} ranks" if ranks > 1 else ""
+    raise PassFailedException(
+        f"allocate-buffers: memory {machine.main.name} has {machine.main.size} bytes, {total} are needed: "
+        f"{listed}; compile with smaller buckets, for smaller weights, or with --no-weights for timing only"
+    )
+
+
+def _total(ranks: int, end: int) -> int:
+    return (ranks - 1) * align(end, RANK_ALIGNMENT) + end
 
 
 def memory_map(module: ModuleOp) -> dict[str, tuple[int, int]]:
@@ -88,6 +105,11 @@ def memory_map(module: ModuleOp) -> dict[str, tuple[int, int]]:
 def rank_stride(module: ModuleOp) -> int:
     """Bytes from a rank's part of main memory to the next one's; what ranks share is in rank 0's."""
     return align(max(base + size for base, size in memory_map(module).values()), RANK_ALIGNMENT)
+
+
+def main_memory_bytes(module: ModuleOp) -> int:
+    """Bytes of main memory that all ranks need together."""
+    return _total(ranks_of(module), max(base + size for base, size in memory_map(module).values()))
 
 
 def _shared_offsets(machine: Machine, module: ModuleOp, end: int) -> tuple[dict[tile.SharedOp, int], int]:
@@ -158,7 +180,9 @@ def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
     program.attributes["npuc.io"] = DictionaryAttr(io)
 
 
-def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scratch: int) -> int:
+def _allocate(
+    machine: Machine, functions: Sequence[FuncOp], memory: Memory, scratch: int, capacity: int
+) -> int:
     """Place a program's buffers in one memory, with as much slack as fits; returns the bytes needed.
 
     Where not even no slack fits, a buffer with several copies is reduced to one, and so on: first those that
@@ -167,11 +191,11 @@ def _allocate(machine: Machine, functions: Sequence[FuncOp], memory: Memory, scr
     """
     for slack in SLACKS[:-1]:
         try:
-            return _Allocator(machine, memory, scratch, slack).place(functions).write()
+            return _Allocator(machine, memory, scratch, slack, capacity).place(functions).write()
         except DoesNotFit:
             continue
     while True:
-        allocator = _Allocator(machine, memory, scratch, SLACKS[-1])
+        allocator = _Allocator(machine, memory, scratch, SLACKS[-1], capacity)
         try:
             return allocator.place(functions).write()
         except DoesNotFit as error:
@@ -202,7 +226,7 @@ def fits_on_chip(machine: Machine, functions: Sequence[FuncOp]) -> bool:
     try:
         for memory in machine.memories.values():
             if not memory.main:
-                _Allocator(machine, memory, 0, SLACKS[-1]).place(functions)
+                _Allocator(machine, memory, 0, SLACKS[-1], memory.size).place(functions)
     except DoesNotFit:
         return False
     return True
@@ -213,6 +237,7 @@ class _Allocator:
     """Places buffers in one memory, function by function, callees first.
 
     Attributes:
+        capacity: bytes of the memory.
         frames: bytes that each function done and its callees need.
         current: the function being placed.
         addresses: of each buffer, with the distance of its copies.
@@ -222,6 +247,7 @@ class _Allocator:
     memory: Memory
     scratch: int
     slack: int
+    capacity: int
     frames: dict[str, int] = field(default_factory=dict[str, int])
     addresses: dict[tile.AllocOp, tuple[int, int]] = field(
         default_factory=dict[tile.AllocOp, tuple[int, int]]
@@ -259,7 +285,7 @@ class _Allocator:
             callee = self.frames[call.callee.string_value()]
             buffers.append(Buffer(key, callee, live.steps[key], address=0))
         base = self.scratch if memory.main else 0
-        capacity = memory.size - base - spare_bytes(self.machine, memory)
+        capacity = self.capacity - base - spare_bytes(self.machine, memory)
         placed = place(buffers, memory.name, capacity, self.slack)
         for op, stride in strides.items():
             self.addresses[op] = base + placed[names[op]], stride

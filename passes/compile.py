@@ -255,7 +255,8 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
     """Compiles to an artifact in `output`.
 
     Returns:
-        seconds, peak_rss_bytes, program_bytes, weight_bytes, artifact, programs, phases.
+        seconds, peak_rss_bytes, program_bytes, weight_bytes, main_memory_bytes (needed), main_memory_size
+        (there is), fits (false only without weights), artifact, programs, phases.
 
     Raises:
         UserError: when the checkpoint, the options, a pass or the output directory are at fault.
@@ -282,12 +283,16 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         written = writer.finish(manifest)
         compilation.phases.append(PhaseTime("emit", perf_counter() - emit_start))
     sizes = {entry.path: entry.bytes for entry in written.files}
+    available = machine_of(compilation.target).main.size
     return {
         "artifact": str(output),
         "seconds": perf_counter() - start,
         "peak_rss_bytes": peak_rss_bytes(),
         "program_bytes": sum(sizes[p.file] for p in written.programs),
         "weight_bytes": sum(sizes[rank.file] for rank in written.weights),
+        "main_memory_bytes": written.main_memory_bytes,
+        "main_memory_size": available,
+        "fits": written.main_memory_bytes <= available,
         "programs": [
             {"name": p.name, "kind": p.kind, "batch": p.batch, "length": p.length, "bytes": sizes[p.file]}
             for p in written.programs

@@ -11,12 +11,13 @@ from npuc.ir import tile
 from npuc.ir.npu import CONTROL, CommandOp, LabelOp, ProgramOp, uses
 from npuc.passes.addresses import Addresses, Copies, argument_address
 from npuc.passes.algorithms.registers import OutOfRegisters, Registers, Sum
-from npuc.passes.allocate_buffers import copies_of
+from npuc.passes.allocate_buffers import copies_of, main_memory_bytes
 from npuc.passes.command_fields import Address, NoSuchCommand, Operand, operand_of
 from npuc.passes.costs import instruction_of
 from npuc.passes.programs import callees_first, calls_of, entries, programs
 from npuc.passes.select_commands import choice_of, module_path
 from npuc.passes.target_option import machine_of
+from npuc.passes.timing_only import is_timing_only
 from xdsl.context import Context
 from xdsl.dialects.builtin import LocationAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
@@ -41,6 +42,8 @@ class LowerToNpuPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
+        if is_timing_only(op):
+            machine = machine.with_main_memory(main_memory_bytes(op))
         addresses = Addresses.of(machine, op)
         for program in programs(op):
             _Program(machine, addresses, program).lower()

@@ -141,7 +141,7 @@ class SimulatorDevice:
         machine = artifact.machine
         ranks, stride = self.manifest.parallel.tensor_parallel, self.manifest.rank_stride
         files = [artifact.weights(rank) for rank in range(ranks)]
-        end = max(region.end for region in self.manifest.memory.values()) + (ranks - 1) * stride
+        end = self.manifest.main_memory_bytes
         if end > machine.main.size:
             raise UserError(
                 "too-large",

@@ -169,6 +169,12 @@ class Manifest:
         end = max(region.end for region in self.memory.values())
         return -(-end // RANK_ALIGNMENT) * RANK_ALIGNMENT
 
+    @property
+    def main_memory_bytes(self) -> int:
+        """Bytes that all ranks need together; of an artifact for timing only, perhaps more than there are."""
+        end = max(region.end for region in self.memory.values())
+        return (self.parallel.tensor_parallel - 1) * self.rank_stride + end
+
     def file(self, path: str) -> FileEntry:
         """The entry of the file at ``path``.
 

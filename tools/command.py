@@ -170,3 +170,11 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     disable_progress_bars()
+
+
+def too_large(needed: int, available: int) -> str:
+    """What to say of an artifact for timing only that has addresses beyond the machine's main memory."""
+    return (
+        f"Does not fit: {size(needed)} of main memory are needed, a chip has {size(available)}. "
+        "Times are those of a chip that had them; nothing of this can run."
+    )

@@ -163,7 +163,7 @@ def place(buffers: Sequence[Buffer], memory: str, capacity: int, slack: int = 0)
     ]
     candidates = [_place_in_order(sorted(buffers, key=order)) for order in orders]
     best = min(candidates, key=lambda placed: _peak(buffers, placed))
-    if _peak(buffers, best) > capacity:
+    if buffers and _peak(buffers, best) > capacity:
         raise _does_not_fit(buffers, best, memory, capacity)
     return best
 

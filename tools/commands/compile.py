@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
 from npuc.passes.buckets import EXAMPLE, KINDS, SPELLING, Bucket, parse_buckets
-from npuc.tools.command import Outcome, UsageError, duration, engine_imports, progress_bar, size, table
+from npuc.tools.command import (
+    Outcome,
+    UsageError,
+    duration,
+    engine_imports,
+    progress_bar,
+    size,
+    table,
+    too_large,
+)
 from npuc.tools.ir_flags import add_file_flags, add_ir_flags, file_flags, instruments, text_form
 
 if TYPE_CHECKING:
@@ -201,10 +210,12 @@ def summary(found: dict[str, Any]) -> str:
     """The result of a compile for people."""
     phases = [[f"  {p['name']}", duration(p["seconds"])] for p in found["phases"] if p["seconds"] >= 1e-3]
     programs = [[f"  {p['name']}", size(p["bytes"])] for p in found["programs"]]
+    fits, needed, available = found["fits"], found["main_memory_bytes"], found["main_memory_size"]
     return "\n".join(
         [
             f"{found['artifact']}: {len(programs)} programs and {_weights(found)}, "
             f"in {duration(found['seconds'])} with {size(found['peak_rss_bytes'])} of memory",
+            *([] if fits else [too_large(needed, available)]),
             "",
             "Phases:",
             table(phases, right=(1,)),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from npuc.ir.errors import UserError
-from npuc.tools.command import Outcome, duration, quiet_libraries, size, table
+from npuc.tools.command import Outcome, duration, quiet_libraries, size, table, too_large
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +46,16 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         write_chrome_trace(timelines[0], arguments.trace)
     found = [data_of(p, t[0], machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
     text = _text(found)
+    needed, available = manifest.main_memory_bytes, machine.main.size
+    if needed > available:
+        text += f"\n\n{too_large(needed, available)}"
     if arguments.why:
         from npuc.tools import why
 
         for program, ranks in zip(found, timelines, strict=True):
             program["why"] = why.explain(ranks[0])
             text += "\n\n" + "\n".join(why.lines(program["name"], program["why"]))
-    return Outcome({"programs": found}, text)
+    return Outcome({"programs": found, "fits": needed <= available}, text)
 
 
 def time_program(artifact: Any, program: Any, machine: Any) -> Any:
@@ -97,6 +100,10 @@ def data_of(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any
     }
 
 
+def _rate(tokens: float) -> str:
+    return f"{tokens:,.0f}" if tokens >= 10 else f"{tokens:.2f}"
+
+
 def _text(programs: list[dict[str, Any]]) -> str:
     header = ["program", "cycles", "roofline", "time", "tokens/s", "moved", "must move", "busy"]
     rows = [
@@ -105,7 +112,7 @@ def _text(programs: list[dict[str, Any]]) -> str:
             f"{p['cycles']:,}",
             f"{p['roofline_cycles']:,.0f}",
             duration(p["seconds"]),
-            f"{p['tokens_per_second']:,.0f}",
+            _rate(p["tokens_per_second"]),
             size(p["dram_bytes"]),
             size(p["least_dram_bytes"]),
             ", ".join(f"{queue} {100 * share:.0f} %" for queue, share in p["utilization"].items()),

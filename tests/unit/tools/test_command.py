@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pty
 import subprocess
 import sys
 
 import pytest
-from npuc.tools.command import duration, size, table
+from npuc.tools.command import duration, engine_imports, size, table
 
 
 def test_table_aligns() -> None:
@@ -61,3 +62,15 @@ def test_progress_bar_is_silent_elsewhere(capsys: pytest.CaptureFixture[str]) ->
     with progress_bar() as bar:
         bar("tile", 0.5)
     assert capsys.readouterr().err == ""
+
+
+def test_imports_are_not_collected() -> None:
+    assert gc.isenabled()
+    with engine_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    frozen = gc.get_freeze_count()
+    with engine_imports():
+        _ = [[] for _ in range(1000)]
+    assert gc.get_freeze_count() <= frozen
