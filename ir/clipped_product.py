@@ -6,16 +6,14 @@ stream is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from npuc.ir.contraction import Contraction
+from npuc.ir.pass_binding import Binding, Call, Limits
 from torch import Tensor
-
-Product = Callable[[Tensor, int], Tensor]
-"""(stream_form, limit) → f32 tensor of the contraction's shape, which the next call overwrites."""
 
 
 @dataclass(frozen=True)
@@ -63,42 +61,36 @@ def prefix_of(plan: Contraction, shape: Sequence[int], coefficients: Mapping[int
     return None
 
 
-def clipped_product(plan: Contraction, prefix: Prefix, w: Tensor) -> Product:
-    """The product with w, of any type, in the stationary form."""
-    w = w.view(plan.batch, plan.inner, plan.columns)
-    form = (plan.batch, plan.rows, plan.inner)
-    multiply = _summed_prefix(prefix, w) if prefix.summed else _column_prefix(prefix, w, plan.rows)
-
-    def run(x: Tensor, limit: int) -> Tensor:
-        v = multiply(x.view(form), limit).view(plan.shape)
-        return v.mul_(plan.factor) if plan.factor != 1 else v
-
-    return run
+def bind_clipped(plan: Contraction, prefix: Prefix, b: Binding, x: Tensor, w: Tensor) -> Tensor:
+    """The product of x [b, m, k] and w [b, k, n] of any type up to the mask's limit, in the plan's shape."""
+    out = b.new(plan.shape)
+    product = out.view(plan.batch, plan.rows, plan.columns)
+    b.calls.append((_summed_prefix if prefix.summed else _column_prefix)(prefix, b.limits, x, w, product))
+    return plan.times(b, out)
 
 
-def _summed_prefix(prefix: Prefix, w: Tensor) -> Product:
+def _summed_prefix(prefix: Prefix, limits: Limits, x: Tensor, w: Tensor, out: Tensor) -> Call:
     inner = w.shape[1]
 
-    def run(x: Tensor, limit: int) -> Tensor:
-        n = prefix.length(limit)
+    def call() -> None:
+        n = prefix.length(limits.mask)
         if n == inner:
-            return torch.bmm(x, w.float())
+            torch.bmm(x, w.float(), out=out)
+            return
         rest = x.narrow(2, n, inner - n).mul(0.0).sum(2, keepdim=True)
-        return torch.baddbmm(rest, x.narrow(2, 0, n), w.narrow(1, 0, n).float())
+        torch.baddbmm(rest, x.narrow(2, 0, n), w.narrow(1, 0, n).float(), out=out)
 
-    return run
+    return call
 
 
-def _column_prefix(prefix: Prefix, w: Tensor, rows: int) -> Product:
-    batch, _, columns = w.shape
-    out = torch.empty(batch, rows, columns)
+def _column_prefix(prefix: Prefix, limits: Limits, x: Tensor, w: Tensor, out: Tensor) -> Call:
+    columns = w.shape[2]
 
-    def run(x: Tensor, limit: int) -> Tensor:
-        n = prefix.length(limit)
+    def call() -> None:
+        n = prefix.length(limits.mask)
         if n:
             out.narrow(2, 0, n).copy_(torch.bmm(x, w.narrow(2, 0, n).float()))
         if n < columns:
             out.narrow(2, n, columns - n).copy_(x.mul(0.0).sum(2, keepdim=True))
-        return out
 
-    return run
+    return call

@@ -9,11 +9,13 @@ matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
+from npuc.ir.pass_binding import Binding, Call
 from torch import Tensor
 
 SMALL_SLICE = 16384  # elements of one slice's part up to which gathering beats one product per slice
@@ -56,73 +58,71 @@ class Contraction:
     stationary_sums: tuple[int, ...]
     factor: int
 
-    def stream_form(self, x: Tensor) -> Tensor:
-        """x (f32, in ``order``) as [m, k] or [b, m, k]; a view where the strides allow."""
-        if self.stream_sums:
-            x = x.sum(self.stream_sums, keepdim=True)
+    @property
+    def form(self) -> tuple[int, int, int, int]:
+        """b, m, k and n."""
+        return self.batch, self.rows, self.inner, self.columns
+
+    def bind_stream(self, b: Binding, x: Tensor) -> Tensor:
+        """x (f32, in ``order``) as [b, m, k]; a view where the strides allow."""
+        x = b.summed(x, self.stream_sums)
         if not self.inner:
             return x
-        if self.batch == 1:
-            return x.reshape(self.rows, self.inner)
         whole = x.expand(*self.leading, *x.shape[len(self.leading) :])
-        return whole.reshape(self.batch, self.rows, self.inner)
+        return b.reshaped(whole, (self.batch, self.rows, self.inner))
 
-    def stationary_form(self, w: Tensor) -> Tensor:
-        """w (f32, in ``order``) as [k, n] or [b, k, n]; a view where the strides allow."""
-        if self.stationary_sums:
-            w = w.sum(self.stationary_sums, keepdim=True)
+    def bind_stationary(self, b: Binding, w: Tensor) -> Tensor:
+        """w (f32, in ``order``) as [b, k, n]; a view where the strides allow."""
+        w = b.summed(w, self.stationary_sums)
+        return self.matrices(b.reshaped(w, self.stored)) if self.inner else w
+
+    @property
+    def stored(self) -> tuple[int, int, int]:
+        """The extents of the stationary operand's form in the order of its axes."""
+        inside = (self.inner, self.columns) if self.columns_last else (self.columns, self.inner)
+        return self.batch, *inside
+
+    def matrices(self, w: Tensor) -> Tensor:
+        """The stationary operand of the extents ``stored`` as [b, k, n]."""
+        return w if self.columns_last else w.transpose(1, 2)
+
+    def bind_product(self, b: Binding, x: Tensor, w: Tensor, *, again: bool) -> Tensor:
+        """The product of the bound x and w, in ``shape``.
+
+        Args:
+            again: w is the same from run to run, and may be far from the caches.
+        """
+        out = b.new(self.shape)
         if not self.inner:
-            return w
-        if self.columns_last:
-            form = (self.inner, self.columns)
-            return w.reshape(form if self.batch == 1 else (self.batch, *form))
-        if self.batch == 1:
-            return w.reshape(self.columns, self.inner).t()
-        return w.reshape(self.batch, self.columns, self.inner).transpose(1, 2)
+            b.calls.append(partial(torch.mul, x, w, out=out))
+        elif self.batch > 1:
+            b.calls.append(partial(torch.bmm, x, w, out=out.view(self.batch, self.rows, self.columns)))
+        elif self.rows == 1 and again and not self.columns_last:
+            b.calls += _near_product(x.view(-1), w[0].t(), out.view(-1))
+        else:
+            b.calls.append(partial(torch.mm, x[0], w[0], out=out.view(self.rows, self.columns)))
+        return self.times(b, out)
 
-    def product_with(self, w: Tensor) -> Callable[[Tensor], Tensor]:
-        """The function of the stream_form → f32 tensor of ``shape``, for one stationary_form again and again.
+    def times(self, b: Binding, out: Tensor) -> Tensor:
+        """The product as often as it is summed."""
+        if self.factor != 1:
+            b.calls.append(partial(out.mul_, self.factor))
+        return out
 
-        What it returns may be overwritten, and is by its next call.
-        """
-        matrix_vector = self.inner and self.batch == self.rows == 1 and self.factor == 1
-        if matrix_vector and not self.columns_last:
-            return self._near_product(w.t())
-        multiply = self.product()
-        return lambda x: multiply(x, w)
 
-    def _near_product(self, w: Tensor) -> Callable[[Tensor], Tensor]:
-        """The product of w [n, k] and a vector, a part of w at a time that was read just before.
+def _near_product(x: Tensor, w: Tensor, out: Tensor) -> list[Call]:
+    """The product of w [n, k] and x [k], a part of w at a time that was read just before.
 
-        MKL's product reads a matrix that is not in a near cache at a seventh of the rate at which a sum over
-        it does (AMD EPYC; 7 and 47 GB/s), so a sum goes first.
-        """
-        out = torch.empty(self.columns)
-        result, row_bytes = out.view(self.shape), self.inner * w.element_size()
-        cold = self.columns * row_bytes >= COLD_BYTES
-        rows = max(NEAR_BYTES // row_bytes, 1)
-        parts = list(zip(w.split(rows), out.split(rows), strict=True))
-
-        def run(x: Tensor) -> Tensor:
-            x = x.view(-1)
-            for part, target in parts:
-                if cold:
-                    part.sum()
-                torch.mv(part, x, out=target)
-            return result
-
-        return run
-
-    def product(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The function of (stream_form, stationary_form) → fresh f32 tensor of ``shape``."""
-        function = torch.mul if not self.inner else torch.mm if self.batch == 1 else torch.bmm
-        shape, factor = self.shape, self.factor
-
-        def run(x: Tensor, w: Tensor) -> Tensor:
-            v = function(x, w).view(shape)
-            return v.mul_(factor) if factor != 1 else v
-
-        return run
+    MKL's product reads a matrix that is not in a near cache at a seventh of the rate at which a sum over it
+    does (AMD EPYC; 7 and 47 GB/s), so a sum goes first.
+    """
+    row_bytes = w.shape[1] * w.element_size()
+    rows, calls = max(NEAR_BYTES // row_bytes, 1), list[Call]()
+    for part, target in zip(w.split(rows), out.split(rows), strict=True):
+        if w.shape[0] * row_bytes >= COLD_BYTES:
+            calls.append(part.sum)
+        calls.append(partial(torch.mv, part, x, out=target))
+    return calls
 
 
 def mergeable(sizes: Sequence[int], strides: Sequence[int]) -> bool:

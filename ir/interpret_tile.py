@@ -287,6 +287,7 @@ def _pass_spec(
         chain=tuple(commands.Step(step.op, step.source, step.value) for step in spec.chain),
         limit=bounds[1],
         fill=spec.fill or 0.0,
+        within=None,
         **ports,
     )
 

@@ -1,45 +1,36 @@
 """A pass, prepared: see ir/commands.py for its meaning.
 
-`PassKernel` turns a specification into a list of makers, one per stage that takes part. Binding it to tensors
-lets each maker build its views and return the stage: a function of the running value and the run's state.
-Values have one axis per axis of the pass (the slices, then the nest dimensions longer than 1), in the order
-the contraction wants, with size 1 where nothing varies.
+`PassKernel` turns a specification into a list of stages. Binding it to tensors lets each stage add the calls
+that it takes (ir/pass_binding.py). Values have one axis per axis of the pass (the slices, then the nest
+dimensions longer than 1), in the order the contraction wants, with size 1 where nothing varies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from npuc.ir.chain import BINARY, REDUCTIONS, SELECT, SOURCES, UNARY
-from npuc.ir.clipped_product import Product, clipped_product, prefix_of
-from npuc.ir.command_spec import BIT_TYPES, MAX_NEST, MAX_STEPS, At, Bound, PassSpec, Port, Step, bad_command
+from npuc.ir.clipped_product import Prefix, bind_clipped, prefix_of
+from npuc.ir.command_spec import MAX_NEST, MAX_STEPS, At, Bound, PassSpec, Port, Step, bad_command
 from npuc.ir.contraction import Contraction, plan_contraction
+from npuc.ir.pass_binding import F32, Binding, BoundPass, Scratch, shares
 from npuc.ir.pass_stages import (
-    F32,
-    NOTHING,
     RING,
     ZERO,
-    Maker,
     Reach,
-    RunPass,
-    RunState,
+    Source,
     Stage,
-    Views,
-    as_view,
-    binary,
     bounded,
     clearing,
-    expanded,
     joined,
     joined_sums,
-    loader,
+    masked_move,
     move,
-    select,
+    step_call,
     to_integers,
 )
 from npuc.ir.strided import StridedView, overlap
-from torch import Tensor
 
 
 class PassKernel:
@@ -65,25 +56,23 @@ class PassKernel:
         self.fresh = False  # whether the running value may be overwritten
         self.summed = False  # whether the reduced axes are gone
         self.stash: tuple[int, ...] | None = None
-        self.makers: list[Maker] = self._make()
+        self.stages: list[Stage] = self._make()
 
-    def bind(self, operands: Mapping[str, At]) -> RunPass:
-        """Tie the pass to tensors: one operand per port in use, flat and of the port's type."""
+    def bind(self, operands: Mapping[str, At], scratch: Scratch | None = None) -> BoundPass:
+        """Tie the pass to tensors: one operand per port in use, flat and of the port's type.
+
+        Args:
+            scratch: that of passes which do not run at the same time.
+        """
         views = {name: view.at(*operands[name]) for name, view in self.views.items()}
         for name, port in self.spec.ports().items():
             if views[name].dtype != port.dtype:
                 raise bad_command(f"{name} is declared as {port.dtype} and given as {views[name].dtype}")
-        stages = [make(views) for make in self.makers]
-        state = RunState()
-
-        def run(mask_limit: int = 0, limit: int = 0) -> None:
-            state.mask_limit, state.limit = mask_limit, limit
-            v = NOTHING
-            for stage in stages:
-                v = stage(v, state)
-            state.stash = None
-
-        return run
+        flips = {name: view.flips for name, view in self.views.items()}
+        binding = Binding(views, flips, scratch or Scratch())
+        for stage in self.stages:
+            stage(binding)
+        return BoundPass(binding.calls, binding.limits)
 
     @property
     def varies_along_slices(self) -> bool:
@@ -106,10 +95,11 @@ class PassKernel:
         return [s if n > 1 else 0 for s, n in zip(strides, self.sizes, strict=True)]
 
     def _plan_contraction(self, strides: Mapping[str, Sequence[int]]) -> Contraction:
-        stream, stationary = list(strides["stream"]), strides["stationary"]
-        if self.spec.mask is not None:  # masking makes the stream vary along the masked axes
-            for axis in self._bound_axes(self.spec.mask, self.spec.ring_dim):
-                stream[axis] = stream[axis] or 1
+        stream, stationary = list(strides["stream"]), list(strides["stationary"])
+        masks = (stream, self.spec.mask, self.spec.ring_dim), (stationary, self.spec.within, None)
+        for masked, bound, ring in masks:  # masking makes an operand vary along the masked axes
+            for axis in self._bound_axes(bound, ring) if bound is not None else ():
+                masked[axis] = masked[axis] or 1
         assert self.spec.stationary is not None
         gathers = self.spec.stationary.dtype != F32 or any(s < 0 for s in stationary)
         summed = list(self.reduced)
@@ -131,29 +121,29 @@ class PassKernel:
             axes[slice_axis] = axes.get(slice_axis, 0) + bound.slice_step
         return {axis: step for axis, step in axes.items() if self.sizes[axis] > 1 and step}
 
-    def _reach(self, bound: Bound, ring: int | None) -> Reach:
+    def _reach(self, bound: Bound, ring: int | None, limit: str) -> Reach:
         position = torch.zeros((1,) * len(self.order), dtype=torch.int64)
         for axis, step in self._bound_axes(bound, ring).items():
             shape = [1] * len(self.order)
             shape[self.order.index(axis)] = self.sizes[axis]
             position = position + (torch.arange(self.sizes[axis]) * step).view(shape)
-        return Reach(position, int(position.max()) + 1, tuple(position.shape))
+        return Reach(position, int(position.max()) + 1, tuple(position.shape), limit)
 
-    def _make(self) -> list[Maker]:
+    def _make(self) -> list[Stage]:
         if self.moves_bits:
             self.shape = self.views["stream"].shape
             self._check_out()
-            return [self._move]
+            return [move]
         if self.spec.mask is not None and self._keeps_type:
             return [self._masked_move(self.spec.mask)]
-        makers = [self._fetch()] if self.plan is None else [self._contract(self.plan)]
-        makers += [self._step(step) for step in self.steps[:-1]]
-        makers += self._last(self.steps[-1]) if self.steps else [self._store]
+        stages = [self._fetch()] if self.plan is None else [self._contract(self.plan)]
+        stages += [self._step(step) for step in self.steps[:-1]]
+        stages += self._last(self.steps[-1]) if self.steps else [self._store]
         left = [n for n, gone in zip(self.sizes, self.reduced, strict=True) if gone]
         if left and not self.summed:
             raise bad_command("dimensions are reduced, but there is neither a contraction nor a reduce step")
         self._check_out()
-        return makers
+        return stages
 
     @property
     def moves_bits(self) -> bool:
@@ -174,180 +164,163 @@ class PassKernel:
 
     # Stages
 
-    def _fetch(self) -> Maker:
+    def _fetch(self) -> Stage:
         """Steps 1 and 2: the stream, or the fill value where there is none."""
         if self.spec.stream is None:
             filled = torch.full(self.shape, self.spec.fill)
-            return lambda views: lambda v, state: filled
+            return lambda b: setattr(b, "value", filled)
         self.shape = self.views["stream"].shape
         self.fresh = self._converts("stream")
-        mask = self._mask()
-        stashes = any(s.source == "stash" for s in self.spec.chain)
-        if stashes:
+        reach = None
+        if self.spec.mask is not None:
+            reach = self._reach(self.spec.mask, self.spec.ring_dim, "mask")
+            self.shape, self.fresh = joined(self.shape, reach.shape), True
+        if any(s.source == "stash" for s in self.spec.chain):
             self.stash, self.fresh = self.shape, False
 
-        def make(views: Views) -> Stage:
-            load = self._loader("stream", views)
+        def fetch(b: Binding) -> None:
+            b.value = b.load("stream")
+            if reach is not None:
+                b.value = bounded(b, reach, b.value, ZERO)
+            b.stash = b.value
 
-            def fetch(v: Tensor, state: RunState) -> Tensor:
-                v = load()
-                if mask is not None:
-                    v = mask(v, state.mask_limit)
-                if stashes:
-                    state.stash = v
-                return v
+        return fetch
 
-            return fetch
-
-        return make
-
-    def _mask(self) -> Callable[[Tensor, int], Tensor] | None:
-        if self.spec.mask is None:
-            return None
-        mask, masked_shape = bounded(self._reach(self.spec.mask, self.spec.ring_dim), self.shape, ZERO)
-        self.fresh = self.fresh and masked_shape == self.shape  # else the masked value may be an expanded one
-        self.shape = masked_shape
-        return mask
-
-    def _contract(self, plan: Contraction) -> Maker:
-        """Steps 1 to 3. Views that need no conversion are brought into the product's form once."""
+    def _contract(self, plan: Contraction) -> Stage:
+        """Steps 1 to 3."""
         fetch = self._fetch()
-        fixed_stream = self.spec.mask is None and self.stash is None and not self._converts("stream")
         if self.stash is not None and any(self.reduced):
             raise bad_command("the stash is used behind a contraction that sums")
         self.shape, self.fresh, self.summed = plan.shape, True, True
+        prefix = reach = None
+        if self.spec.within is not None:
+            prefix, reach = self._prefix(plan, self.spec.within), self._reach(self.spec.within, None, "mask")
 
-        def make(views: Views) -> Stage:
-            left = as_view(plan.stream_form, views["stream"]) if fixed_stream else None
-            fetch_stage, product = fetch(views), self._product(plan, views)
+        def contract(b: Binding) -> None:
+            fetch(b)
+            x = plan.bind_stream(b, b.value)
+            formed = None if b.flips["stationary"] else shares(b.views["stationary"], plan.stored)
+            if prefix is not None and formed is not None:
+                b.value = bind_clipped(plan, prefix, b, x, plan.matrices(formed))
+                return
+            w = b.load("stationary")
+            again = w is b.views["stationary"] and reach is None
+            if reach is not None:
+                w = bounded(b, reach, w, ZERO)
+            b.value = plan.bind_product(b, x, plan.bind_stationary(b, w), again=again)
 
-            def contract(v: Tensor, state: RunState) -> Tensor:
-                x = plan.stream_form(fetch_stage(v, state)) if left is None else left
-                return product(x, state.mask_limit)
+        return contract
 
-            return contract
-
-        return make
-
-    def _product(self, plan: Contraction, views: Views) -> Product:
-        """The product of the stream, formed, with the stationary operand up to the mask's limit."""
-        load, view, multiply = self._loader("stationary", views), views["stationary"], plan.product()
-        flips, within = self.views["stationary"].flips, self.spec.within
-        viewed = not flips and not plan.stationary_sums and (within is not None or view.dtype == F32)
-        formed = as_view(plan.stationary_form, view) if viewed else None
-        if within is None:
-            if formed is None:
-                return lambda x, limit: multiply(x, plan.stationary_form(load()))
-            product = plan.product_with(formed)
-            return lambda x, limit: product(x)
+    def _prefix(self, plan: Contraction, within: Bound) -> Prefix | None:
+        """What counts of the stationary operand as a prefix of an axis of the product, if it is one."""
+        if not plan.inner or plan.stationary_sums:
+            return None
         axes = self._bound_axes(within, None)
-        prefix = prefix_of(plan, view.shape, {self.order.index(axis): n for axis, n in axes.items()})
-        if prefix is not None and formed is not None and plan.inner:
-            return clipped_product(plan, prefix, formed)
-        mask, _ = bounded(self._reach(within, None), tuple(view.shape), ZERO)
-        return lambda x, limit: multiply(x, plan.stationary_form(mask(load(), limit)))
+        places = {self.order.index(axis): step for axis, step in axes.items()}
+        return prefix_of(plan, self.views["stationary"].shape, places)
 
-    def _last(self, step: Step) -> list[Maker]:
+    def _last(self, step: Step) -> list[Stage]:
         """The last step and the store; in one where the step may write its result to its place."""
         computed = self._step(step)
         out = self.views["out"]
         fits = self.spec.out.dtype == F32 and not out.flips and self.shape == out.shape
         if not fits or step.op not in {*UNARY, *BINARY, SELECT}:
             return [computed, self._store]
-        alone, together = UNARY.get(step.op), BINARY.get(step.op)
-        read_source = None if alone is not None else self._source(step)[0]
-        value = torch.tensor(step.value)
+        read = None if step.op in UNARY else self._source(step)[0]
 
-        def make(views: Views) -> Stage:
-            target = views["out"]
-            others = [views[name] for name in ("stream", "operand", "vrf") if name in views]
+        def last(b: Binding) -> None:
+            target = b.views["out"]
+            others = [b.views[name] for name in ("stream", "operand", "vrf") if name in b.views]
             if any(overlap(other, target) for other in others):
-                stages = computed(views), self._store(views)
-                return lambda v, state: stages[1](stages[0](v, state), state)
-            if alone is not None:
-                function = alone
-                return lambda v, state: function(v, target)
-            assert read_source is not None
-            read = read_source(views)
-            if together is not None:
-                pair = together
-                return lambda v, state: pair(v, read(state), target)
-            return lambda v, state: torch.where(read(state) != 0, v, value, out=target)
+                computed(b)
+                self._store(b)
+                return
+            source = None if read is None else read(b)
+            b.calls.append(step_call(step, b.value, source, target))
 
-        return [make]
+        return [last]
 
-    def _step(self, step: Step) -> Maker:
+    def _step(self, step: Step) -> Stage:
         """Step 4: one step of the chain."""
         scope, _, kind = step.op.partition("_")
         if kind in REDUCTIONS:
             return self._reduce(kind, rings=step.source == RING) if scope == "reduce" else self._ring(kind)
+        read = None
+        shape, in_place = self.shape, self.fresh
         if step.op in UNARY:
             if step.source != "none":
                 raise bad_command(f"{step.op} takes no source, this step has {step.source}")
-            function, out = UNARY[step.op], self.fresh
-            self.fresh = True
-            return lambda views: lambda v, state: function(v, v if out else None)
-        source, shape = self._source(step)
-        both = joined(self.shape, shape)
-        in_place = self.fresh and both == self.shape
-        self.shape, self.fresh = both, True
-        if step.op == SELECT:
-            return select(source, torch.tensor(step.value))
-        if step.op not in BINARY:
+        elif step.op in BINARY or step.op == SELECT:
+            read, source_shape = self._source(step)
+            shape = joined(shape, source_shape)
+            in_place = in_place and shape == self.shape
+        else:
             raise bad_command(f"unknown step {step.op}")
-        return binary(BINARY[step.op], source, in_place=in_place)
+        self.shape, self.fresh = shape, True
 
-    def _source(self, step: Step) -> tuple[Callable[[Views], Callable[[RunState], Tensor]], tuple[int, ...]]:
-        """The maker of a step's source, and the source's shape."""
+        def apply(b: Binding) -> None:
+            source = None if read is None else read(b)
+            out = b.value if in_place else b.new(shape)
+            b.calls.append(step_call(step, b.value, source, out))
+            b.value = out
+
+        return apply
+
+    def _source(self, step: Step) -> tuple[Source, tuple[int, ...]]:
+        """A step's source, and its shape."""
         if step.source == "imm":
             value = torch.tensor(step.value, dtype=F32)
-            return lambda views: lambda state: value, (1,) * len(self.order)
+            return lambda b: value, (1,) * len(self.order)
         if step.source == "stash" and self.stash is not None:
             self._check_source("the stash", self.stash)
-            return lambda views: lambda state: state.stash if state.stash is not None else NOTHING, self.stash
+            return lambda b: b.stash, self.stash
         if step.source not in SOURCES or step.source not in self.views:
             raise bad_command(f"{step.op} needs a source, {step.source} is not there")
         name, shape = step.source, self.views[step.source].shape
         self._check_source(name, shape)
-
-        def make(views: Views) -> Callable[[RunState], Tensor]:
-            load = self._loader(name, views)
-            return lambda state: load()
-
-        return make, shape
+        return lambda b: b.load(name), shape
 
     def _check_source(self, name: str, shape: tuple[int, ...]) -> None:
         if self.summed and any(n > 1 and self.reduced[a] for n, a in zip(shape, self.order, strict=True)):
             raise bad_command(f"{name} varies along a dimension that is already summed")
 
-    def _reduce(self, kind: str, *, rings: bool) -> Maker:
+    def _reduce(self, kind: str, *, rings: bool) -> Stage:
         if self.summed:
             raise bad_command("a reduce step behind a contraction or another reduce step")
         function, identity = REDUCTIONS[kind]
         reduced = [self.reduced[0] or rings, *self.reduced[1:]]
         dims = tuple(i for i, a in enumerate(self.order) if reduced[a])
         full = tuple(self.sizes[self.order[i]] if i in dims else n for i, n in enumerate(self.shape))
-        inside = None
+        reach = None
         if self.spec.limit is not None:
-            inside, full = bounded(
-                self._reach(self.spec.limit, self.spec.ring_dim), full, torch.tensor(identity)
-            )
-        self.shape = tuple(1 if i in dims else n for i, n in enumerate(full))
+            reach = self._reach(self.spec.limit, self.spec.ring_dim, "limit")
+            full = joined(full, reach.shape)
+        outside = torch.tensor(identity)
+        shape = self.shape = tuple(1 if i in dims else n for i, n in enumerate(full))
         self.summed = True
-        self.fresh = bool(dims) or (self.fresh and inside is None)
+        self.fresh = bool(dims) or reach is not None or self.fresh
 
-        def reduce(v: Tensor, state: RunState) -> Tensor:
-            v = expanded(v, full) if inside is None else inside(v, state.limit)
-            return function(v, dims) if dims else v
+        def reduce(b: Binding) -> None:
+            if reach is not None:
+                b.value = bounded(b, reach, b.value, outside)
+            if dims:
+                value, b.value = b.value.expand(full), b.new(shape)
+                b.calls.append(function(value, dims, b.value))
 
-        return lambda views: reduce
+        return reduce
 
-    def _ring(self, kind: str) -> Maker:
+    def _ring(self, kind: str) -> Stage:
         function, _ = REDUCTIONS[kind]
         axis = self.order.index(0)
         full = (*self.shape[:axis], self.spec.slices, *self.shape[axis + 1 :])
-        self.shape, self.fresh = (*self.shape[:axis], 1, *self.shape[axis + 1 :]), True
-        return lambda views: lambda v, state: function(expanded(v, full), (axis,))
+        shape = (*self.shape[:axis], 1, *self.shape[axis + 1 :])
+        self.shape, self.fresh = shape, True
+
+        def ring(b: Binding) -> None:
+            value, b.value = b.value.expand(full), b.new(shape)
+            b.calls.append(function(value, (axis,), b.value))
+
+        return ring
 
     def _check_out(self) -> None:
         for i, (axis, n) in enumerate(zip(self.order, self.views["out"].shape, strict=True)):
@@ -357,60 +330,27 @@ class PassKernel:
             if n == 1 and self.shape[i] > 1:
                 raise bad_command(f"several elements go to one address: out stride 0 along {name}")
 
-    def _store(self, views: Views) -> Stage:
+    def _store(self, b: Binding) -> None:
         """Step 5: cast and commit."""
-        target, flips, dtype = views["out"], self.views["out"].flips, self.spec.out.dtype
-        stream = views.get("stream")
-        aliases = not self.fresh and stream is not None and overlap(stream, target)
-        rounds = not dtype.is_floating_point
+        dtype = self.spec.out.dtype
+        if dtype.is_floating_point:
+            b.store(b.value)
+        else:
+            target, flips, value = b.views["out"], b.flips["out"], b.value
+            shape = target.shape
+            b.calls.append(lambda: target.copy_(to_integers(value, dtype).expand(shape).flip(flips)))
 
-        def store(v: Tensor, state: RunState) -> Tensor:
-            if rounds:
-                v = to_integers(v, dtype)
-            if flips:
-                v = v.expand(target.shape).flip(flips)
-            target.copy_(v.clone() if aliases else v)
-            return v
-
-        return store
-
-    def _masked_move(self, mask: Bound) -> Maker:
+    def _masked_move(self, mask: Bound) -> Stage:
         """The whole pass where it only moves elements and clears those outside the mask."""
-        reach, out = self._reach(mask, self.spec.ring_dim), self.views["out"]
+        reach = self._reach(mask, self.spec.ring_dim, "mask")
         self.shape = joined(self.views["stream"].shape, reach.shape)
         self._check_out()
         clear = clearing(self._bound_axes(mask, self.spec.ring_dim), self.shape)
-        reads, writes = self.views["stream"].flips, out.flips
-
-        def make(views: Views) -> Stage:
-            bits = BIT_TYPES[views["out"].element_size()]
-            source, target = views["stream"].view(bits), views["out"].view(bits)
-            clones, nothing = overlap(source, target), torch.zeros((), dtype=bits)
-
-            def masked(v: Tensor, state: RunState) -> Tensor:
-                x = source.flip(reads) if reads else source.clone() if clones else source
-                if state.mask_limit < reach.top and (writes or clear is None):
-                    x = torch.where(reach.position < state.mask_limit, x, nothing)
-                target.copy_(x.expand(target.shape).flip(writes) if writes else x)
-                if state.mask_limit < reach.top and not writes and clear is not None:
-                    clear(target, state.mask_limit)
-                return v
-
-            return masked
-
-        return make
+        return lambda b: masked_move(b, reach, clear)
 
     def _converts(self, name: str) -> bool:
         port = self.spec.ports()[name]
         return port.dtype != F32 or bool(self.views[name].flips)
-
-    def _loader(self, name: str, views: Views) -> Callable[[], Tensor]:
-        """The function that fetches a port as f32."""
-        return loader(views[name], self.views[name].flips)
-
-    def _move(self, views: Views) -> Stage:
-        """The whole pass where it only moves elements."""
-        return move(views["stream"], views["out"], self.views["stream"].flips, self.views["out"].flips)
 
 
 def _check(spec: PassSpec) -> None:

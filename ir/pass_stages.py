@@ -1,71 +1,40 @@
-"""The stages that a pass is prepared from, as functions of tensors: see ir/pass_kernel.py."""
+"""The stages that a pass is prepared from; each adds calls to a binding: see ir/pass_kernel.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from npuc.ir.command_spec import Step
-from npuc.ir.strided import as_f32, overlap
+from npuc.ir.chain import BINARY, SELECT, UNARY
+from npuc.ir.command_spec import BIT_TYPES, Step
+from npuc.ir.pass_binding import Binding, Call
+from npuc.ir.strided import overlap
 from torch import Tensor
 
-F32 = torch.float32
+Stage = Callable[[Binding], None]
+"""Adds the calls of a stage and sets the running value."""
 
+Source = Callable[[Binding], Tensor]
+"""Adds the calls that fetch a step's source, and gives it."""
 
-class RunState:
-    """What a run carries beside the running value: its limits and the stash."""
+Clear = Callable[[Tensor, int], None]
 
-    __slots__ = ("limit", "mask_limit", "stash")
-
-    def __init__(self) -> None:
-        self.mask_limit = 0
-        self.limit = 0
-        self.stash: Tensor | None = None
-
-
-Views = Mapping[str, Tensor]
-Stage = Callable[[Tensor, RunState], Tensor]
-Maker = Callable[[Views], Stage]
-RunPass = Callable[..., None]
-"""Called with (mask_limit, limit), both 0 by default."""
-
-NOTHING = torch.empty(0)
-FEW = 4  # parts of an axis that are put together in reverse order faster than flipped
 RING = "ring"  # source of a reduce step that reduces over the slices too
 ZERO = torch.tensor(0.0)
 
 
 class Reach(NamedTuple):
-    """A bound ready to test: an element is inside when ``position`` < limit; all are when ``top`` ≤ limit."""
+    """A bound ready to test: an element is inside when ``position`` < limit; all are when ``top`` ≤ limit.
+
+    ``of`` names the limit.
+    """
 
     position: Tensor
     top: int
     shape: tuple[int, ...]
-
-
-def move(source: Tensor, target: Tensor, reads: tuple[int, ...], writes: tuple[int, ...]) -> Stage:
-    """Move elements bit for bit; ``reads`` and ``writes`` are the axes that run backwards."""
-    if reads or writes:
-        shape = target.shape
-        return lambda v, state: target.copy_(source.flip(reads).expand(shape).flip(writes))
-    if overlap(source, target):
-        return lambda v, state: target.copy_(source.clone())
-    if source.numel() < target.numel() and not source.is_contiguous():  # gather once, then broadcast
-        return lambda v, state: target.copy_(source.contiguous())
-    return lambda v, state: target.copy_(source)
-
-
-def loader(view: Tensor, flips: tuple[int, ...]) -> Callable[[], Tensor]:
-    """The function that fetches a view as f32, its axes ``flips`` backwards."""
-    if len(flips) == 1 and view.shape[flips[0]] <= FEW:
-        parts = view.split(1, flips[0])[::-1]
-        return lambda: torch.cat(parts, flips[0]).to(F32)
-    if flips:
-        return lambda: as_f32(view.to(F32).flip(flips))
-    if view.dtype == F32:
-        return lambda: view
-    return lambda: as_f32(view)
+    of: str
 
 
 def joined_sums(steps: Sequence[Step]) -> list[Step]:
@@ -85,32 +54,71 @@ def joined(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(n, m) for n, m in zip(a, b, strict=True))
 
 
-def expanded(v: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return v if v.shape == shape else v.expand(shape)
+def bounded(b: Binding, reach: Reach, v: Tensor, outside: Tensor) -> Tensor:
+    """v, with ``outside`` beyond the limit."""
+    out = b.new(joined(tuple(v.shape), reach.shape))
+    limits, (position, top, _, of) = b.limits, reach
+    last = 0, position < 0  # a limit, and what is inside of it
 
-
-def bounded(
-    reach: Reach, shape: tuple[int, ...], outside: Tensor
-) -> tuple[Callable[[Tensor, int], Tensor], tuple[int, ...]]:
-    """The function (value, limit) → value with ``outside`` beyond the limit, and the shape of its result."""
-    whole = joined(shape, reach.shape)
-    position, top = reach.position, reach.top
-
-    last = 0, position < 0  # a limit, and what is inside of it; one value, for cores run in threads
-
-    def run(v: Tensor, limit: int) -> Tensor:
+    def call() -> None:
         nonlocal last
-        if limit < top:
-            known = last
-            if known[0] != limit:
-                known = last = limit, position < limit
-            v = torch.where(known[1], v, outside)
-        return expanded(v, whole)
+        limit: int = getattr(limits, of)
+        if limit >= top:
+            out.copy_(v)
+            return
+        if last[0] != limit:
+            last = limit, position < limit
+        torch.where(last[1], v, outside, out=out)
 
-    return run, whole
+    b.calls.append(call)
+    return out
 
 
-def clearing(axes: Mapping[int, int], shape: tuple[int, ...]) -> Callable[[Tensor, int], None] | None:
+def step_call(step: Step, v: Tensor, source: Tensor | None, out: Tensor) -> Call:
+    """The call of a step that works on each element: ``out`` = op(v, source)."""
+    if source is None:
+        return UNARY[step.op](v, out)
+    if step.op == SELECT:
+        value = torch.tensor(step.value)
+        return lambda: torch.where(source != 0, v, value, out=out)
+    return BINARY[step.op](v, source, out)
+
+
+def move(b: Binding) -> None:
+    """Move elements bit for bit."""
+    source, target = b.views["stream"], b.views["out"]
+    reads, writes = b.flips["stream"], b.flips["out"]
+    if reads or writes:
+        shape = target.shape
+        b.calls.append(lambda: target.copy_(source.flip(reads).expand(shape).flip(writes)))
+    elif overlap(source, target):
+        b.calls.append(lambda: target.copy_(source.clone()))
+    elif source.numel() < target.numel() and not source.is_contiguous():  # gather once, then broadcast
+        b.calls.append(lambda: target.copy_(source.contiguous()))
+    else:
+        b.calls.append(partial(target.copy_, source))
+
+
+def masked_move(b: Binding, reach: Reach, clear: Clear | None) -> None:
+    """Move elements and clear those outside the mask."""
+    bits = BIT_TYPES[b.views["out"].element_size()]
+    source, target = b.views["stream"].view(bits), b.views["out"].view(bits)
+    reads, writes = b.flips["stream"], b.flips["out"]
+    clones, nothing, limits = overlap(source, target), torch.zeros((), dtype=bits), b.limits
+
+    def call() -> None:
+        x = source.flip(reads) if reads else source.clone() if clones else source
+        partly = limits.mask < reach.top
+        if partly and (writes or clear is None):
+            x = torch.where(reach.position < limits.mask, x, nothing)
+        target.copy_(x.expand(target.shape).flip(writes) if writes else x)
+        if partly and not writes and clear is not None:
+            clear(target, limits.mask)
+
+    b.calls.append(call)
+
+
+def clearing(axes: Mapping[int, int], shape: tuple[int, ...]) -> Clear | None:
     """The function (tensor, limit) that clears what lies outside of a bound: whole steps, and part of one.
 
     None unless the bound's position counts elements of axis ``inner`` inside steps of axis ``outer``.
@@ -129,35 +137,6 @@ def clearing(axes: Mapping[int, int], shape: tuple[int, ...]) -> Callable[[Tenso
             x.select(outer, step).narrow(inner - (outer < inner), rest, shape[inner] - rest).zero_()
 
     return clear
-
-
-def select(source: Callable[[Views], Callable[[RunState], Tensor]], value: Tensor) -> Maker:
-    def make(views: Views) -> Stage:
-        read = source(views)
-        return lambda v, state: torch.where(read(state) != 0, v, value)
-
-    return make
-
-
-def binary(
-    function: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    source: Callable[[Views], Callable[[RunState], Tensor]],
-    *,
-    in_place: bool,
-) -> Maker:
-    def make(views: Views) -> Stage:
-        read = source(views)
-        if in_place:
-            return lambda v, state: function(v, read(state), v)
-        return lambda v, state: function(v, read(state), None)
-
-    return make
-
-
-def as_view(form: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
-    """form(x) where that shares x's memory, else None."""
-    formed = form(x)
-    return formed if formed.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() else None
 
 
 def to_integers(v: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -74,8 +73,3 @@ def _span_within(view: Tensor, step: int) -> int:
     item = view.element_size()
     inside = ((n - 1) * s for n, s in zip(view.shape, view.stride(), strict=True) if s * item != step)
     return (sum(inside) + 1) * item
-
-
-def as_f32(x: Tensor) -> Tensor:
-    """x as contiguous f32, fresh unless it is f32 already."""
-    return x.to(torch.float32, memory_format=torch.contiguous_format)

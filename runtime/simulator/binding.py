@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from npuc.ir.command_spec import BIT_TYPES
 from npuc.ir.commands import At, PassSpec, compile_copy, compile_pass
+from npuc.ir.pass_binding import BoundPass, Call, Scratch
 from npuc.runtime.simulator.access import Access
 from npuc.runtime.simulator.affine import Affine, Value
 from npuc.runtime.simulator.dispatched import Dispatched
@@ -17,7 +18,6 @@ from npuc.runtime.simulator.forwarding import rewritten_spec
 from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.plan import CopyPlan, PassPlan
 
-Operation = Callable[[], object]
 Values = Mapping[Affine, int]
 Intervals = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 """Per memory the starts and ends of disjoint intervals, in order."""
@@ -36,14 +36,17 @@ class Binder:
         values: of its addresses and limits those that depend on parameters.
     """
 
-    def __init__(self, command: Dispatched, memories: Mapping[str, SimulatedMemory]) -> None:
+    def __init__(
+        self, command: Dispatched, memories: Mapping[str, SimulatedMemory], scratch: Scratch
+    ) -> None:
         self.command = command
         self.addresses = command.addresses
         self.values = [*self.addresses, *(v for v in command.limits if isinstance(v, Affine))]
         self._memories = memories
-        self._kept: dict[tuple[int, ...], Callable[..., object]] = {}
+        self._scratch = scratch
+        self._kept: dict[tuple[int, ...], BoundPass | Call] = {}
 
-    def bound(self, values: Values, relied: Intervals) -> Operation:
+    def bound(self, values: Values, relied: Intervals) -> Call:
         """The command, ready to execute; kept, where binding is costly.
 
         Raises:
@@ -59,38 +62,37 @@ class Binder:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
             found = self._kept[key] = self._located(values)
-        return self._limited(found, values) if is_pass else found
+        return self._limited(found, values).run if isinstance(found, BoundPass) else found
 
-    def bind(self, values: Values) -> Operation:
-        """The command, ready to execute.
+    def bind(self) -> list[Call]:
+        """The calls of a command that does not depend on parameters.
 
         Raises:
             UserError: out-of-bounds or misaligned.
         """
-        found = self._located(values)
-        return self._limited(found, values) if isinstance(self.command.plan, PassPlan) else found
+        found = self._located({})
+        return self._limited(found, {}).calls if isinstance(found, BoundPass) else [found]
 
-    def _located(self, values: Values) -> Callable[..., object]:
-        """The command at its addresses, a pass as a function of its limits."""
+    def _located(self, values: Values) -> BoundPass | Call:
+        """The command at its addresses."""
         plan = self.command.plan
         return self._pass(values) if isinstance(plan, PassPlan) else self._copy(plan, values)
 
-    def _limited(self, function: Callable[..., object], values: Values) -> Operation:
-        if self._spec.mask is None and self._spec.limit is None and self._spec.within is None:
-            return function
-        mask_limit, limit = self.command.limits
-        return partial(function, _value(mask_limit, values), _value(limit, values))
+    def _limited(self, bound: BoundPass, values: Values) -> BoundPass:
+        """A pass with its limits set."""
+        bound.limits.mask, bound.limits.limit = (_value(limit, values) for limit in self.command.limits)
+        return bound
 
     @cached_property
     def _spec(self) -> PassSpec:
         return rewritten_spec(self.command)
 
-    def _pass(self, values: Values) -> Callable[..., None]:
+    def _pass(self, values: Values) -> BoundPass:
         ports = self._spec.ports()
         operands = {name: self._at(name, port.dtype, values) for name, port in ports.items()}
-        return compile_pass(self._spec).bind(operands)
+        return compile_pass(self._spec).bind(operands, self._scratch)
 
-    def _copy(self, plan: CopyPlan, values: Values) -> Operation:
+    def _copy(self, plan: CopyPlan, values: Values) -> Call:
         first, *rest = self.command.sizes
         extent = max(0, min(_value(self.command.limits[0], values), first))
         if not extent:

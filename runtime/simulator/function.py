@@ -18,6 +18,7 @@ from npuc.backends.machine import Machine
 from npuc.ir.command_spec import BIT_TYPES
 from npuc.ir.commands import At, compile_copy, compile_pass
 from npuc.ir.errors import UserError
+from npuc.ir.pass_binding import Scratch
 from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.plan import CopyPlan, PassPlan, PortPlan
 from npuc.runtime.simulator.program import Item, LoadedProgram
@@ -66,6 +67,7 @@ class PreparedProgram:
         self.core = core
         self.program = program  # also keeps its id from being reused
         self.sequencer = Sequencer(program)
+        self._scratch = Scratch()
         self.handlers: list[Handler | None] = [self._handler(item) for item in program.items]
         pairs = zip(program.items, self.handlers, strict=True)
         self._runs = [self._meeting(item, handler) for item, handler in pairs]
@@ -155,7 +157,7 @@ class PreparedProgram:
                 name: _operand(port, memories, registers, spec.dtype)
                 for (name, port), spec in zip(plan.ports.items(), _specs(plan), strict=True)
             }
-            _keep(bound, key, compile_pass(plan.spec).bind(operands))
+            _keep(bound, key, compile_pass(plan.spec).bind(operands, self._scratch))
             return bound[key]
 
         def run() -> None:

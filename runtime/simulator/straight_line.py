@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import torch
 from npuc.ir.errors import UserError
+from npuc.ir.pass_binding import Call, Scratch
 from npuc.runtime.simulator.affine import NotAffine
-from npuc.runtime.simulator.binding import Binder, Conflict, Operation
+from npuc.runtime.simulator.binding import Binder, Conflict
 from npuc.runtime.simulator.dispatched import Dispatched, dispatched
 from npuc.runtime.simulator.forwarding import Forwarding, Interval
 from npuc.runtime.simulator.liveness import live
@@ -59,11 +60,10 @@ def prepare(
 
 
 class StraightLine:
-    """The commands of a run, bound to memories.
+    """The commands of a run as calls, bound to memories.
 
     Attributes:
         executed: how many commands the program dispatches.
-        positions: of the operations' commands in the program.
         meet: what is called before a copy that waits for other cores.
     """
 
@@ -76,16 +76,19 @@ class StraightLine:
     ) -> None:
         self.executed = executed
         self.meet: Callable[[], object] | None = None
-        self.positions = [command.position for command in commands]
         self._relied, self._conditions = _merged(flow.relied), flow.conditions
-        self._meetings = {i for i, c in enumerate(commands) if isinstance(c.plan, CopyPlan) and c.plan.meet}
         self._varying: list[tuple[int, Binder]] = []
-        self._operations: list[Operation] = []
-        for at, command in enumerate(commands):
-            binder = Binder(command, memories)
+        self._calls: list[Call] = []
+        self._positions: list[int] = []  # of each call's command in the program
+        scratch = Scratch()
+        for command in commands:
+            binder = Binder(command, memories, scratch)
+            if isinstance(command.plan, CopyPlan) and command.plan.meet:
+                self._calls.append(self._meet)
             if not command.fixed:
-                self._varying.append((at, binder))
-            self._operations.append(binder.bind({}) if command.fixed else _nothing)
+                self._varying.append((len(self._calls), binder))
+            self._calls += binder.bind() if command.fixed else [_nothing]
+            self._positions += [command.position] * (len(self._calls) - len(self._positions))
         self._values = {value: 0 for _, binder in self._varying for value in binder.values}
 
     def ready(self, parameters: Sequence[int]) -> bool:
@@ -96,7 +99,7 @@ class StraightLine:
             return False
         try:
             for at, binder in self._varying:
-                self._operations[at] = binder.bound(self._values, self._relied)
+                self._calls[at] = binder.bound(self._values, self._relied)
         except (Conflict, UserError):
             return False
         return True
@@ -110,12 +113,14 @@ class StraightLine:
         at = 0
         try:
             with torch.inference_mode():  # spares every operation a tenth of its time
-                for at, operation in enumerate(self._operations):
-                    if at in self._meetings and self.meet is not None:
-                        self.meet()
-                    operation()
+                for at, call in enumerate(self._calls):
+                    call()
         except UserError as error:
-            raise Stopped(error, self.positions[at]) from error
+            raise Stopped(error, self._positions[at]) from error
+
+    def _meet(self) -> None:
+        if self.meet is not None:
+            self.meet()
 
 
 class Stopped(Exception):

@@ -72,6 +72,12 @@ class NaivePass:
             return F(0)
         return self.read("stream", origin, index)
 
+    def stationary(self, s: int, index: tuple[int, ...]) -> Any:
+        within = self.spec.within
+        if within is not None and index[within.dim] + s * within.slice_step >= self.mask_limit:
+            return F(0)
+        return self.read("stationary", s, index)
+
     def kept(self, index: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(0 if d in self.spec.reduce else i for d, i in enumerate(index))
 
@@ -84,7 +90,7 @@ class NaivePass:
             sums: dict[Any, Any] = {}
             for (s, i), x in values.items():
                 key = (s, self.kept(i))
-                sums[key] = sums.get(key, F(0)) + x * self.read("stationary", s, i)
+                sums[key] = sums.get(key, F(0)) + x * self.stationary(s, i)
             values = sums
         for step in self.spec.chain:
             values = self.step(step, values, stash)

@@ -78,6 +78,7 @@ class Drawn:
             ring_dim=self.ring,
             chain=self.chain(contracts),
             mask=draw(st.none() | self.bounds()),
+            within=draw(st.none() | self.bounds()) if contracts else None,
             limit=None if contracts or not self.reduce else draw(st.none() | self.bounds()),
             **ports,
         )
