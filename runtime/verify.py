@@ -113,6 +113,7 @@ def verify(
     decoded: int = 8,
     device: Device | None = None,
     progress: Progress | None = None,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """Compares the logits of every program of an artifact with transformers' eager ones in the same type.
 
@@ -127,6 +128,7 @@ def verify(
         decoded: tokens at the end of each document to leave for decode programs.
         device: where to run; by default a simulator of the artifact's target.
         progress: told what is being run.
+        exact: the reference is the checkpoint in float32, whatever the artifact was rounded to.
 
     Returns:
         max_abs_error, max_rel_error (of the largest reference logit), cosine (mean over positions),
@@ -141,7 +143,7 @@ def verify(
     opened = Artifact(artifact)
     opened.check()
     llm = LLM(artifact, device=device)
-    reference = _reference(against_model, opened.manifest)
+    reference = _reference(against_model, opened.manifest, exact)
     state = _Verification(llm.device, reference, _documents(llm, reference, text_file, max_documents))
     state.run(decoded, progress)
     recipe = opened.manifest.recipe
@@ -149,13 +151,16 @@ def verify(
     return {**state.figures(), "dtype": opened.manifest.dtype, "quantization": quantization}
 
 
-def _reference(model: Path | str, manifest: Manifest) -> Reference:
-    """The reference in the artifact's type.
+def _reference(model: Path | str, manifest: Manifest, exact: bool) -> Reference:
+    """The reference in the artifact's type, with its rounded weights; or the checkpoint's own in float32.
 
     Raises:
         UserError: ``bad-reference`` when it is another model.
     """
-    reference = Reference(model, element_type(manifest.dtype).torch_type, manifest.recipe)
+    dtype, recipe = element_type(manifest.dtype).torch_type, manifest.recipe
+    if exact:
+        dtype, recipe = torch.float32, recipe and {**recipe, "weights": []}
+    reference = Reference(model, dtype, recipe)
     if reference.vocab_size != manifest.vocab_size:
         raise UserError(
             "bad-reference",

@@ -12,6 +12,7 @@ checkpoint is needed only to compare with transformers (--against MODEL), or for
   irc bisect MODEL -t rngd --against FILE.mlir    IR of an earlier phase is right
   irc bisect OUT [--against MODEL | FILE.mlir]    the artifact's programs down to their commands
   irc bisect OUT --against OTHER                  the first step after which two artifacts differ
+  irc bisect precision MODEL …                    which layers need more precision: … precision --help
 
 Without buckets a decode program (1x16) and a prefill program (1x8) are compiled. The exit status is 1 if a
 fault, or a difference, is found.
@@ -22,28 +23,45 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npuc.passes.buckets import KINDS
 from npuc.runtime.manifest import FILE_NAME
 from npuc.tools.command import (
+    ArgumentParser,
     Outcome,
     UsageError,
+    add_json,
     duration,
     progress_bar,
     quiet_libraries,
     table,
 )
+from npuc.tools.commands import bisect_precision
 from npuc.tools.commands.compile import add_compiled_for
 
 if TYPE_CHECKING:
     from npuc.passes.bisection.findings import Finding
     from npuc.passes.checking import Figures
 
+PRECISION = "precision"
 DEFAULT = {"decode": "1x16", "prefill": "1x8"}
 SETTLED = ("target", "dtype", "quantize", "compile_from", "max_context", "revision")
+
+
+def execute_words(words: Sequence[str]) -> Outcome:
+    """Search for a fault, or for the layers that need more precision."""
+    precise = list(words[:1]) == [PRECISION]
+    engine = bisect_precision if precise else sys.modules[__name__]
+    name = f"irc bisect {PRECISION}" if precise else "irc bisect"
+    parser = ArgumentParser(name, (engine.__doc__ or "").strip())
+    engine.add_arguments(parser)
+    add_json(parser)
+    return engine.execute(parser.parse_args(words[precise:]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text", type=Path, metavar="FILE", help="measure the perplexity of this text")
     parser.add_argument("--documents", type=int, metavar="N", help="use the first N documents of the text")
+    parser.add_argument(
+        "--quality",
+        metavar="METRIC=LIMIT",
+        help="compare with MODEL's own values in float32, neither rounded nor narrowed, and fail where "
+        "this is missed: cosine=0.999, kl=1e-3, perplexity_increase=0.01, …",
+    )
     limits = ", ".join(f"{limit:g} for {name}" for name, limit in LIMITS.items())
     text = f"fail above this; default {limits}, more where inputs are quantized"
     parser.add_argument("--max-rel-error", type=float, metavar="X", help=text)
@@ -54,8 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Verify."""
+    from npuc.runtime.quality import Quality, with_increase
     from npuc.runtime.verify import verify
 
+    quality = None if arguments.quality is None else Quality.parse(arguments.quality)
     quiet_libraries()
     with progress_bar(not arguments.json) as bar:
         found = verify(
@@ -63,8 +71,14 @@ def execute(arguments: argparse.Namespace) -> Outcome:
             arguments.against,
             arguments.text,
             max_documents=arguments.documents,
+            exact=quality is not None,
             progress=lambda name: bar(name, None),
         )
+    if quality is not None:
+        figures = with_increase(found)
+        passed = quality.meets(quality.score(figures))
+        data = {**figures, "limit": quality.limit, "metric": quality.metric, "passed": passed}
+        return Outcome(data, _text(figures, None, passed, f"{quality} of MODEL in float32"), passed)
     limits = limits_of(found, arguments.max_rel_error)
     close = limits.cosine is None or found["cosine"] >= limits.cosine
     passed = found["max_rel_error"] <= limits.max_rel_error and close
@@ -72,13 +86,14 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     return Outcome(data, _text(found, limits, passed), passed)
 
 
-def _text(found: dict[str, Any], limits: Limits, passed: bool) -> str:
+def _text(found: dict[str, Any], limits: Limits | None, passed: bool, quality: str = "") -> str:
     perplexity = "-" if found["perplexity"] is None else f"{found['perplexity']:.4f}"
     reference = "-" if found["reference_perplexity"] is None else f"{found['reference_perplexity']:.4f}"
-    asked = "" if limits.cosine is None else f" (limit of the mean {limits.cosine})"
+    close = "" if limits is None else f" (limit {limits.max_rel_error:g})"
+    asked = "" if limits is None or limits.cosine is None else f" (limit of the mean {limits.cosine})"
     rows = [
         ["largest error", f"{found['max_abs_error']:.3g}"],
-        ["of the largest logit", f"{found['max_rel_error']:.3g} (limit {limits.max_rel_error:g})"],
+        ["of the largest logit", f"{found['max_rel_error']:.3g}{close}"],
         ["cosine", f"{found['cosine']:.8f}, least {found['min_cosine']:.8f}{asked}"],
         ["KL divergence", f"{found['kl']:.3g} nats"],
         ["same best token", f"{100 * found['top1_agreement']:.2f} %"],
@@ -89,6 +104,7 @@ def _text(found: dict[str, Any], limits: Limits, passed: bool) -> str:
         for p in found["programs"]
     ]
     verdict = "passed" if passed else "FAILED: the logits are too far from the reference"
+    verdict += f": {quality}" if quality else ""
     return "\n".join(
         [table(rows), "", "Programs, largest relative error:", table(programs, right=(1, 2)), "", verdict]
     )

@@ -1,0 +1,90 @@
+"""`irc bisect precision`: a compile that keeps its layers has the quality that was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from npuc.tools import irc
+
+MLP, ATTENTION = "model.layers.{}.mlp", "model.layers.{}.self_attn"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in which rounding spoils two kinds of layers: large weights that meet zeros make steps wide."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=67, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3, bos_token_id=0,
+        eos_token_id=1, pad_token_id=None, tie_word_embeddings=False,
+    )  # fmt: skip
+    model: Any = transformers.LlamaForCausalLM(config)
+    for layer in model.model.layers:
+        for norm, part in (
+            (layer.input_layernorm, layer.self_attn.v_proj),
+            (layer.post_attention_layernorm, layer.mlp.up_proj),
+        ):
+            norm.weight.data[3] = 0
+            part.weight.data[:, 3] = 20
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    status = irc.main([*map(str, words), "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def searched(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, *words: object
+) -> tuple[int, dict[str, Any]]:
+    given = ("bisect", "precision", checkpoint, "-t", "rngd", "--quantize", "w8a16")
+    return run(capsys, *given, "--documents", 4, "--tokens", 24, *words)
+
+
+def test_the_layers_that_matter_are_kept(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = searched(capsys, checkpoint, "--quality", "cosine=0.999")
+    assert status == 0
+    assert (found["minimal"], found["smallest"]) == (True, True)
+    assert found["modules"] == found["ignore"] == [f"{ATTENTION}.v_proj", f"{MLP}.up_proj"]
+    assert found["before"]["cosine"] < 0.95 < 0.999 <= found["after"]["cosine"]
+    assert found["evaluations"] <= 40
+    assert f"--quantize-ignore '{','.join(found['ignore'])}' -o out && irc verify out" in found["next"]
+    base = ("compile", checkpoint, "-t", "rngd", "--quantize", "w8a16", "--prefill-buckets", "1x32")
+    verify = ("--against", checkpoint, "--quality", "cosine=0.999")
+    out, worse = tmp_path / "out", tmp_path / "worse"
+    assert run(capsys, *base, "--quantize-ignore", ",".join(found["ignore"]), "-o", out)[0] == 0
+    status, verified = run(capsys, "verify", out, *verify)
+    assert (status, verified["passed"], verified["metric"]) == (0, True, "cosine")
+    assert verified["cosine"] == pytest.approx(found["after"]["cosine"], abs=5e-4)
+    assert run(capsys, "verify", out, "--against", checkpoint)[0] == 0
+    imported = ("--compile-from", out / "debug" / "import.mlir")
+    assert run(capsys, *base, *imported, "--quantize-ignore", found["ignore"][0], "-o", worse)[0] == 0
+    status, verified = run(capsys, "verify", worse, *verify)
+    assert (status, verified["passed"]) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("--quality", "cosine<=1", "--quantize", "w8a16"), 1, "'cosine<=1' is no quality"),
+        (("--quality", "cosine=1"), 2, "--quantize is required"),
+        (("--quality", "cosine=1", "--quantize", "w8a16", "--budget", "1"), 2, "--budget at least 2"),
+        (("--quantize", "w8a16"), 2, "the following arguments are required: --quality"),
+    ],
+)
+def test_what_is_refused(
+    words: tuple[str, ...], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, data = run(capsys, "bisect", "precision", "model", "-t", "rngd", *words)
+    assert found == status
+    assert message in data["error"]["message"]
