@@ -108,7 +108,7 @@ class Forwarding:
         if writer.write is None or not writer.unlimited:
             return None
         source = _source(writer)
-        if source is None or (writer.uniform and source.memory.name in self._writers):
+        if source is None or (source.memory.name in self._writers and (writer.uniform or source.shift)):
             return None  # what was gathered from the slices is better read where it is together
         origin = access.through(writer.write, source)
         if origin is None or not self._unchanged(origin, writer.number):

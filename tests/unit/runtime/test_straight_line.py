@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from commands_of import HALT, RNGD, WINDOW, control, dma, port, tu
+from commands_of import HALT, RNGD, TOY, WINDOW, control, dma, port, tu
 from npuc.backends.instruction import Instruction, Reg
 from npuc.ir.command_spec import Bound
 from npuc.ir.errors import UserError
@@ -244,6 +246,34 @@ def test_a_cache_that_leaves_the_memory() -> None:
     loaded = simulator.load([*attention([]), HALT])
     with pytest.raises(UserError, match="do not all exist"):
         simulator.run(loaded, params=(BYTES - CACHE - 1024, 4), straight=True)
+
+
+def test_a_local_read_at_an_address_from_parameters() -> None:
+    """What a move read in a scratchpad, at a row that only a run knows, is overwritten before it is used."""
+
+    def copied(src: tuple[str, int], dst: tuple[str, int]) -> Instruction:
+        fields: dict[str, Any] = {"size": (8,), "type": "f32"}
+        for name, (memory, base) in (("src", src), ("dst", dst)):
+            fields |= {f"{name}.memory": memory, f"{name}.base": base, f"{name}.strides": (4,)}
+        return Instruction("move", "load", fields)
+
+    row = {"stream.base": Reg(0, 1), "stream.strides": (4,), "stream.type": "f32"}
+    moved: dict[str, Any] = {"size": (8,), **row, "out.base": 512, "out.strides": (4,), "out.type": "f32"}
+    program = [
+        control("param", rd=1, index=0),
+        *(copied(("dram", 32 * i), ("spm", 32 * i)) for i in range(3)),
+        Instruction("vec", "exec", moved),
+        copied(("dram", 512), ("spm", 64)),
+        copied(("spm", 512), ("dram", 4096)),
+    ]
+    found: list[Tensor] = []
+    for way in (False, True):
+        simulator = Simulator(TOY, 8192)
+        simulator.write(0, torch.arange(2048.0))
+        simulator.run(simulator.load([*program, HALT]), params=(64,), straight=way)
+        found.append(simulator.read(4096, (8,), torch.float32))
+    assert torch.equal(*found)
+    assert found[0][0] == 16
 
 
 def test_loops_walk_over_addresses() -> None:
