@@ -127,7 +127,8 @@ def _replace(
     With ``scale`` the weight is as it is stored, and so is the input; their products are scaled.
     """
     bias: Any = layer.bias
-    wide = torch.promote_types(layer.weight.dtype, torch.float32)
+    own: Any = layer.weight
+    wide = torch.promote_types(own.dtype, torch.float32)
     added = None if bias is None else bias.detach().to(wide)
     by = None if input_scale is None else input_scale.to(wide)
     factor = None if scale is None else scale.to(wide)
