@@ -1,7 +1,8 @@
-"""A model on 1, 2, 4 and 8 cores of a chip: run with --benchmark-enable.
+"""Models on several cores: run with --benchmark-enable.
 
 What is measured is how long the timing model takes; what it finds is in each benchmark's `extra_info`:
-simulated cycles of a prefill and a decode step, and tokens per second. No weights are needed.
+simulated cycles of a prefill and a decode step, and tokens per second. No weights are needed. Of trained models
+the errors are those of `irc verify`, which are held to what one core is held to.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import npuc
 import pytest
 from npuc.passes.buckets import parse_bucket
 from npuc.runtime.artifact import Artifact
+from npuc.runtime.verify import verify
 from npuc.tools.commands.profile import time_ranks
 
 CONFIG = {
@@ -25,10 +27,31 @@ CONFIG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-def test_llama_1b(benchmark: Any, request: Any, ranks: int, tmp_path: Path) -> None:
+TRAINED = ("stories260K", "stories3M", "tiny-qwen3", "tiny-gemma3")
+FP32_ERROR = 1e-4
+DOCUMENTS = 2
+
+
+@pytest.fixture(autouse=True)
+def _measuring(request: Any) -> None:  # pyright: ignore[reportUnusedFunction]
     if not request.config.getoption("--benchmark-enable"):
         pytest.skip("measures; give --benchmark-enable")
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_models(benchmark: Any, shared: Path, tmp_path: Path, name: str, ranks: int) -> None:
+    model, text = shared / "models" / name, shared / "text" / "tinystories_valid.txt"
+    buckets = [parse_bucket("prefill", "1x64"), parse_bucket("decode", "1x128")]
+    npuc.compile(model, tmp_path / "out", target="rngd", buckets=buckets, tensor_parallel=ranks)
+    arguments = (tmp_path / "out", model, text)
+    found = benchmark.pedantic(verify, arguments, {"max_documents": DOCUMENTS}, rounds=1)
+    benchmark.extra_info |= {key: found[key] for key in ("max_rel_error", "positions", "cosine")}
+    assert found["max_rel_error"] <= FP32_ERROR
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_llama_1b(benchmark: Any, ranks: int, tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(CONFIG))
