@@ -70,6 +70,20 @@ class Machine:
         """Cores of one chip."""
         return self.levels["cluster"] * self.levels["core"]
 
+    @property
+    def chips(self) -> int:
+        """Chips of a system whose cores can run a program together."""
+        return self.levels["chip"] if self.chip_link is not None else 1
+
+    def chips_of(self, cores: int) -> int:
+        """How many chips so many cores are on."""
+        return -(-cores // self.cores_per_chip)
+
+    @cached_property
+    def chip_link(self) -> Link | None:
+        """The link between two chips, over which copies reach each other's main memory."""
+        return next((link for link in self.links.values() if link.ends == ("chip", "chip")), None)
+
     @cached_property
     def main(self) -> Memory:
         """The main memory."""

@@ -232,11 +232,13 @@ class View:
         return self.base(port) + ends + max(self.bytes(port, 1), 1) - 1
 
     def space(self, port: str) -> int:
-        """Bytes of the address space that the port sees: one slice in a pass, all windows in a copy."""
+        """Bytes of the addresses that the port sees: one slice in a pass, all windows or chips in a copy."""
         memory = self.memory(port)
-        if self.command.kind == "copy" and memory.slices > 1:
+        if self.command.kind != "copy":
+            return memory.size
+        if memory.slices > 1:
             return memory.window * memory.slices
-        return memory.size
+        return memory.size * (self.machine.chips if memory.level == "chip" else 1)
 
     def names(self, field: str) -> tuple[str, ...]:
         """The names in a tuple field of names."""

@@ -39,6 +39,7 @@ class TileMemory:
         caches: (symbol, "key" or "value") → [layers, slots, heads, length, size], updated in place.
         runtime: per-row parameters.
         ranks: those that run the program together, and the number of this one.
+        cores: how many ranks a chip has.
         exchanged: buffers that they share, by number, size and type.
     """
 
@@ -47,7 +48,13 @@ class TileMemory:
     caches: Mapping[tuple[str, str], Tensor] = field(default_factory=dict[tuple[str, str], Tensor])
     runtime: Runtime = field(default_factory=lambda: Runtime([], [], [], 0))
     ranks: tuple[Lockstep, int] = field(default_factory=lambda: (Lockstep(1), 0))
+    cores: int = 1
     exchanged: dict[object, Tensor] = field(default_factory=dict[object, Tensor])
+
+    @property
+    def chip(self) -> int:
+        """The number of the rank's chip."""
+        return self.ranks[1] // self.cores
 
     def spacing(self, kind: MemRefType) -> tuple[int, int]:
         """Slices of a buffer's memory and the elements from one to the next; (1, 0) where there is one."""
@@ -70,19 +77,30 @@ class TileMemory:
         return At(_own_storage(cache[layer, slot]), 0)
 
     def shared_at(self, op: tile.SharedOp) -> At:
-        """The place of a buffer that all ranks share."""
+        """The place of a buffer that ranks share: that of the rank's chip, or the first chip's."""
         kind = op.result.type
         assert isinstance(kind, MemRefType)
-        count, dtype = prod(kind.get_shape()), commands.torch_type(str(kind.element_type))
+        count, dtype = self.chip_elements(op), commands.torch_type(str(kind.element_type))
         key = tile.integer(op.number), count, dtype
         if key not in self.exchanged:
-            self.exchanged[key] = poisoned(count, dtype)
-        return At(self.exchanged[key], 0)
+            chips = -(-self.ranks[0].ranks // self.cores)
+            self.exchanged[key] = poisoned(chips * count, dtype)
+        return At(self.exchanged[key], 0 if op.system else self.chip * count)
 
-    def meet(self) -> None:
-        """Waits for the other ranks."""
+    def chip_elements(self, op: tile.SharedOp) -> int:
+        """Elements of a shared buffer in one chip."""
+        kind = op.result.type
+        assert isinstance(kind, MemRefType)
+        return slice_elements(kind) if op.system else prod(kind.get_shape())
+
+    def chip_distance(self, op: tile.SharedOp) -> int:
+        """Elements from a shared buffer of one chip to that of the next."""
+        return self.chip_elements(op)
+
+    def meet(self, scope: str) -> None:
+        """Waits for the other ranks of the chip or of the system."""
         together, rank = self.ranks
-        together.exchange(rank, None)
+        together.exchange(rank, None, min(self.cores, together.ranks) if scope == "chip" else 0)
 
     def content(self, place: At, kind: MemRefType) -> Tensor:
         """The elements of a buffer, in the row-major order of its memref."""
@@ -192,6 +210,8 @@ class _Interpreter:
                 return self.memory.shared_at(op)
             case tile.RankOp():
                 return self.memory.ranks[1]
+            case tile.ChipOp():
+                return self.memory.chip
             case tile.ConstantOp():
                 return tile.integer(op.value)
             case tile.SumOp():
@@ -221,7 +241,7 @@ class _Interpreter:
         kernel = self.kernels[op]
         limits = [_limit(limit, indices) for limit in _limits(spec)]
         if isinstance(spec, tile.CopySpec) and spec.meet:
-            self.memory.meet()
+            self.memory.meet(spec.meet)
         if isinstance(kernel, PassKernel):
             kernel.bind(places)(*(0 if limit is None else limit for limit in limits))
         else:
@@ -242,7 +262,7 @@ class _Interpreter:
 
     def _kernel(self, op: tile.PassOp | tile.CopyOp) -> PassKernel | CopyKernel:
         spec = op.spec
-        slices = {name: self._slices(op.buffers[port.buffer].type) for name, port in spec.ports.items()}
+        slices = {name: self._slices(op.buffers[port.buffer]) for name, port in spec.ports.items()}
         if isinstance(spec, tile.PassSpec):
             return commands.compile_pass(_pass_spec(op, spec, slices))
         kind = op.buffers[spec.ports["src"].buffer].type
@@ -255,8 +275,12 @@ class _Interpreter:
             )
         )  # fmt: skip
 
-    def _slices(self, kind: Attribute) -> tuple[int, int]:
+    def _slices(self, buffer: SSAValue) -> tuple[int, int]:
+        """As `TileMemory.spacing`, where the chips' buffers of a system count as slices."""
+        owner, kind = buffer.owner, buffer.type
         assert isinstance(kind, MemRefType)
+        if isinstance(owner, tile.SharedOp) and owner.system:
+            return kind.get_shape()[0], self.memory.chip_distance(owner)
         return self.memory.spacing(kind)
 
 

@@ -1,7 +1,8 @@
-"""Several ranks of one program in one process, one at a time: each runs until all have to meet.
+"""Several ranks of one program in one process, one at a time: each runs until it has to meet others.
 
 A rank is a function in a thread of its own. Only one runs at any time, in the order of their numbers, so what
-they compute together does not depend on chance.
+they compute together does not depend on chance. Ranks of one chip may meet by themselves; groups are equal
+runs of consecutive ranks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from npuc.ir.errors import UserError
 
 T = TypeVar("T")
+_Group = tuple[int, int]  # its first rank, and how many there are
 
 
 class _Stopped(BaseException):
@@ -29,8 +31,9 @@ class Lockstep:
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks
         self._turn = [Event() for _ in range(ranks)]
-        self._rounds = [0] * ranks
-        self._values: dict[int, list[Any]] = {}
+        self._rounds: dict[_Group, list[int]] = {}
+        self._values: dict[tuple[_Group, int], list[Any]] = {}
+        self._idle = 0  # turns since a rank went on
         self._finished = [False] * ranks
         self._error: BaseException | None = None
 
@@ -57,19 +60,35 @@ class Lockstep:
             raise self._error
         return results
 
-    def exchange(self, rank: int, value: T) -> list[T]:
-        """Waits until every rank has come here as often as this one; the values that all brought."""
-        number = self._rounds[rank]
-        self._rounds[rank] += 1
-        values = self._values.setdefault(number, [None] * self.ranks)
-        values[rank] = value
+    def exchange(self, rank: int, value: T, members: int = 0) -> list[T]:
+        """Waits until every rank of a group has come here as often as this one; the values that all brought.
+
+        Args:
+            members: of a group, by default all ranks; groups of other sizes are other meetings.
+
+        Raises:
+            UserError: deadlock when a rank of the group does not come.
+        """
+        members = members or self.ranks
+        group = rank // members * members, members
+        rounds, at = self._rounds.setdefault(group, [0] * members), rank - group[0]
+        number = rounds[at]
+        rounds[at] += 1
+        values = self._values.setdefault((group, number), [None] * members)
+        values[at] = value
         self._next(rank)
         self._wait(rank)
-        if rank == self.ranks - 1:
-            del self._values[number]
-        missing = [other for other in range(self.ranks) if self._rounds[other] <= number]
-        if missing:
-            raise UserError("deadlock", f"rank {rank} waits for rank {missing[0]}, which has come to its end")
+        while missing := [group[0] + i for i, come in enumerate(rounds) if come <= number]:
+            self._idle += 1
+            ended = [other for other in missing if self._finished[other]]
+            if ended or self._idle > self.ranks:
+                why = "which has come to its end" if ended else "which waits for others"
+                raise UserError("deadlock", f"rank {rank} waits for rank {(ended or missing)[0]}, {why}")
+            self._next(rank)
+            self._wait(rank)
+        self._idle = 0
+        if at == members - 1:
+            del self._values[group, number]
         return values
 
     def _thread(self, rank: int, function: Callable[[], Any], results: list[Any]) -> None:

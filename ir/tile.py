@@ -23,6 +23,7 @@ from npuc.ir.tile_declarations import CacheOp, PackedOp
 from npuc.ir.tile_spec import (
     MAX_CHAIN,
     MAX_NEST,
+    MEETINGS,
     CopySpec,
     Limit,
     PassSpec,
@@ -218,16 +219,31 @@ class CacheSlotOp(IRDLOperation):
 
 @irdl_op_definition
 class SharedOp(IRDLOperation):
-    """A buffer in main memory that all ranks see; those of one number lie at one place."""
+    """A buffer in the chip's main memory that its ranks see; those of one number lie at one place.
+
+    With `system` it is that buffer of every chip: dimension 0 is the chip, and ports walk along it in steps
+    of their `slices`.
+    """
 
     name = "tile.shared"
     number = attr_def(IntegerAttr[I64])
+    system = opt_attr_def(UnitAttr)
     result = result_def(MemRefType)
     traits = traits_def(Pure())
-    assembly_format = "$number `:` type($result) attr-dict"
+    assembly_format = "$number (`system` $system^)? `:` type($result) attr-dict"
 
-    def __init__(self, number: int, type: MemRefType[Attribute]) -> None:
-        super().__init__(attributes={"number": IntegerAttr(number, 64)}, result_types=[type])
+    def __init__(self, number: int, type: MemRefType[Attribute], *, system: bool = False) -> None:
+        attributes: dict[str, Attribute] = {"number": IntegerAttr(number, 64)}
+        if system:
+            attributes["system"] = UnitAttr()
+        super().__init__(attributes=attributes, result_types=[type])
+
+    @property
+    def chips(self) -> int:
+        """How many chips' buffers it is."""
+        kind = self.result.type
+        assert isinstance(kind, MemRefType)
+        return kind.get_shape()[0] if self.system is not None else 1
 
 
 @irdl_op_definition
@@ -235,6 +251,19 @@ class RankOp(IRDLOperation):
     """The number of the rank that runs the program."""
 
     name = "tile.rank"
+    result = result_def(IndexType)
+    traits = traits_def(Pure())
+    assembly_format = "`:` type($result) attr-dict"
+
+    def __init__(self) -> None:
+        super().__init__(result_types=[IndexType()])
+
+
+@irdl_op_definition
+class ChipOp(IRDLOperation):
+    """The number of the chip whose core runs the program."""
+
+    name = "tile.chip"
     result = result_def(IndexType)
     traits = traits_def(Pure())
     assembly_format = "`:` type($result) attr-dict"
@@ -469,7 +498,8 @@ class PassOp(TextualOp):
 class CopyOp(TextualOp):
     """A DMA command over buffers: ports src, dst, and index for a gather.
 
-    With `meet` it starts when every rank is ready to start it: all have done what comes before in its queue.
+    With `meet` it starts when every rank of the chip is ready to start it: all have done what comes before in
+    its queue. With `meet system` it waits for the ranks of all chips.
     """
 
     name = "tile.copy"
@@ -480,7 +510,7 @@ class CopyOp(TextualOp):
     limit = opt_attr_def(DictionaryAttr)
     index_dim = opt_attr_def(IntegerAttr)
     index_scale = opt_attr_def(IntegerAttr)
-    meet = opt_attr_def(UnitAttr)
+    meet = opt_attr_def(StringAttr)
     irdl_options = (AttrSizedOperandSegments(),)
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 
@@ -497,7 +527,7 @@ class CopyOp(TextualOp):
             attributes["index_dim"] = IntegerAttr(spec.index_dim, 64)
             attributes["index_scale"] = IntegerAttr(spec.index_scale, 64)
         if spec.meet:
-            attributes["meet"] = UnitAttr()
+            attributes["meet"] = StringAttr(spec.meet)
         if module:
             attributes["module"] = StringAttr(module)
         super().__init__(operands=[buffers, indices], attributes=attributes)
@@ -511,7 +541,7 @@ class CopyOp(TextualOp):
             Limit.from_attr(self.limit) if self.limit is not None else None,
             integer(self.index_dim) if self.index_dim is not None else -1,
             integer(self.index_scale) if self.index_scale is not None else 0,
-            self.meet is not None,
+            self.meet.data if self.meet is not None else "",
         )
 
     def print(self, printer: Printer) -> None:
@@ -526,21 +556,25 @@ class CopyOp(TextualOp):
         return op
 
     def verify_(self) -> None:
+        if self.meet is not None and self.meet.data not in MEETINGS:
+            message = f"meet is {self.meet.data}, expected one of {', '.join(MEETINGS)}"
+            raise VerifyException(message)
         verify_copy(self.spec, self.ports, self.buffers, self.indices)
 
 
 TILE = Dialect(
     "tile",
     [
-        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, SharedOp, RankOp, RuntimeOp, ConstantOp, SumOp,
-        ForOp, CallOp, PassOp, CopyOp,
+        PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, SharedOp, RankOp, ChipOp, RuntimeOp, ConstantOp,
+        SumOp, ForOp, CallOp, PassOp, CopyOp,
     ],
     [ReplicatedAttr, SlicedAttr, HostAttr],
 )  # fmt: skip
 
 __all__ = [
-    "MAX_CHAIN", "MAX_NEST", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp", "CallOp",
-    "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp", "PassOp", "PassSpec",
-    "Port", "RankOp", "ReplicatedAttr", "RuntimeOp", "SharedOp", "SlicedAttr", "Step", "SumOp", "WeightOp",
-    "buffer_type", "int_array", "integer", "ints", "memory_of", "ports_of", "slice_strides",
+    "MAX_CHAIN", "MAX_NEST", "MEETINGS", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp",
+    "CallOp", "ChipOp", "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp",
+    "PassOp", "PassSpec", "Port", "RankOp", "ReplicatedAttr", "RuntimeOp", "SharedOp", "SlicedAttr", "Step",
+    "SumOp", "WeightOp", "buffer_type", "int_array", "integer", "ints", "memory_of", "ports_of",
+    "slice_strides",
 ]  # fmt: skip

@@ -227,7 +227,7 @@ def print_copy(
     if spec.index_dim >= 0:
         printer.print_string(f" along {spec.index_dim} scale {spec.index_scale}")
     if spec.meet:
-        printer.print_string(" meet")
+        printer.print_string(" meet" if spec.meet == "chip" else f" meet {spec.meet}")
     if spec.limit is not None:
         printer.print_string(" limit(")
         _print_bound(printer, spec.limit, operands)
@@ -247,7 +247,7 @@ def parse_copy(parser: Parser) -> tuple[CopySpec, Operands]:
             parser.parse_keyword("scale")
             spec.index_scale = parser.parse_integer(allow_boolean=False)
         elif word == "meet":
-            spec.meet = True
+            spec.meet = "chip" if parser.parse_optional_keyword("system") is None else "system"
         elif word == "limit":
             with parser.in_parens():
                 bound = _parse_bound(parser)

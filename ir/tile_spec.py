@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import cast
 
 from npuc.ir.arrays import int_array
+from npuc.ir.meetings import MEETINGS as MEETINGS
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -211,7 +212,7 @@ class PassSpec:
 class CopySpec:
     """Everything a `tile.copy` says, as plain values.
 
-    A copy with ``meet`` starts when all ranks are ready to start it.
+    A copy with ``meet`` starts when all ranks of the chip or of the system are ready to start it.
     """
 
     size: tuple[int, ...]
@@ -219,7 +220,7 @@ class CopySpec:
     limit: Limit | None = None
     index_dim: int = -1
     index_scale: int = 0
-    meet: bool = False
+    meet: str = ""
     attributes: dict[str, Attribute] = field(default_factory=dict[str, Attribute])
 
 

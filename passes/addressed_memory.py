@@ -29,7 +29,7 @@ def _no_weight(symbol: str, layer: int | None) -> Tensor:
 
 @dataclass
 class AddressedMemory(TileMemory):
-    """The memories of one chip.
+    """The memories that one core sees.
 
     Attributes:
         memories: by name; weights and caches have been written to the main one.
@@ -53,13 +53,15 @@ class AddressedMemory(TileMemory):
         module: ModuleOp,
         runtime: Runtime,
         ranks: tuple[Lockstep, int],
+        cores: int,
     ) -> AddressedMemory:
-        """For one of the ranks of a module whose buffers are allocated."""
+        """For one of the ranks of a module whose buffers are allocated; a chip has so many of them."""
         slices = {name: memory.slices for name, memory in memories.items()}
         start = ranks[1] * rank_stride(module)
         return cls(
-            slices, _no_weight, runtime=runtime, ranks=ranks, memories=memories, module=module, start=start
-        )
+            slices, _no_weight, runtime=runtime, ranks=ranks, cores=cores, memories=memories, module=module,
+            start=start,
+        )  # fmt: skip
 
     def arguments(self, function: FuncOp) -> list[At]:
         """The places of an entry's arguments, all in main memory."""
@@ -85,7 +87,16 @@ class AddressedMemory(TileMemory):
     def shared_at(self, op: tile.SharedOp) -> At:
         kind = op.result.type
         assert isinstance(kind, MemRefType)
-        return self._at(kind, tile.integer(op.attributes["address"]))
+        chip = 0 if op.system else self.chip
+        return self._at(kind, tile.integer(op.attributes["address"]) + chip * self._chip_stride())
+
+    def chip_distance(self, op: tile.SharedOp) -> int:
+        kind = op.result.type
+        assert isinstance(kind, MemRefType)
+        return self._chip_stride() // _bytes(kind)
+
+    def _chip_stride(self) -> int:
+        return self.cores * rank_stride(self.module)
 
     def weight_at(self, op: tile.WeightOp, layer: int | None) -> At:
         packed = self.declared[op.symbol.string_value()]

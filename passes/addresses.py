@@ -17,8 +17,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
-RANK = Parameter(0)
-FIRST_ROW_PARAMETER = 1
+RANK, CHIP = Parameter(0), Parameter(1)
+FIRST_ROW_PARAMETER = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Addresses:
         regions: base address of each region of main memory.
         declared: packed weights and caches by symbol.
         rank_base: how far behind rank 0's the rank's own part of main memory begins.
+        chip_base: how far behind the first chip's the chip's own main memory begins.
     """
 
     machine: Machine
@@ -45,20 +46,26 @@ class Addresses:
         default_factory=dict[str, tile.PackedOp | tile.CacheOp]
     )
     rank_base: Sum = field(default_factory=Sum)
+    chip_base: Sum = field(default_factory=Sum)
 
     @staticmethod
     def of(machine: Machine, module: ModuleOp) -> Addresses:
         """Of a module whose buffers are allocated."""
         ops = [op for op in module.body.block.ops if isinstance(op, tile.PackedOp | tile.CacheOp)]
         regions = {name: base for name, (base, _) in memory_map(module).items()}
-        base = Sum(0, ((RANK, rank_stride(module)),)) if ranks_of(module) > 1 else Sum()
-        return Addresses(machine, regions, {op.sym_name.data: op for op in ops}, base)
+        declared, ranks = {op.sym_name.data: op for op in ops}, ranks_of(module)
+        base = Sum(0, ((RANK, rank_stride(module)),)) if ranks > 1 else Sum()
+        several = ranks > machine.cores_per_chip
+        chip = Sum(0, ((CHIP, machine.cores_per_chip * rank_stride(module)),)) if several else Sum()
+        return Addresses(machine, regions, declared, base, chip)
 
     def index(self, value: SSAValue) -> Sum:
         """An index value."""
         owner = value.owner
         if isinstance(owner, tile.RankOp):
             return Sum(0, ((RANK, 1),))
+        if isinstance(owner, tile.ChipOp):
+            return Sum(0, ((CHIP, 1),))
         if isinstance(owner, tile.ConstantOp):
             return Sum(tile.integer(owner.value))
         if isinstance(owner, tile.RuntimeOp):
@@ -92,7 +99,8 @@ class Addresses:
         if isinstance(owner, tile.AllocOp):
             return self._alloc(owner)
         if isinstance(owner, tile.SharedOp):
-            return Sum(_attribute(owner, "address"))
+            address = Sum(_attribute(owner, "address"))
+            return address if owner.system else address + self.chip_base
         if isinstance(owner, tile.WeightOp):
             return self._weight(owner)
         if isinstance(owner, tile.CacheSlotOp):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from npuc.backends.machine import Machine
@@ -59,9 +59,10 @@ class AllocateBuffersPass(ModulePass):
             base += align(sizes.get(region, 0), REGION_ALIGNMENT)
         for buffer, offset in shared.items():
             buffer.attributes["address"] = IntegerAttr(bases["io"] + offset, 64)
+        on_chip = min(ranks_of(op), machine.cores_per_chip)
         unbounded = is_timing_only(op)
         if not unbounded:
-            _check_main_memory(machine, ranks_of(op), bases["scratch"], sizes)
+            _check_main_memory(machine, on_chip, bases["scratch"], sizes)
         sizes["scratch"] = 0
         for program in found:
             _place_arguments(machine, program, bases["io"])
@@ -70,15 +71,17 @@ class AllocateBuffersPass(ModulePass):
                 capacity = sys.maxsize if memory.main and unbounded else memory.size
                 need = _allocate(machine, functions, memory, bases["scratch"], capacity)
                 sizes["scratch"] = max(sizes["scratch"], need if memory.main else 0)
+        end = bases["scratch"] + sizes["scratch"]
+        _set_windows(shared, machine.cores_per_chip * align(end, RANK_ALIGNMENT))
         if not unbounded:
-            _check_main_memory(machine, ranks_of(op), bases["scratch"] + sizes["scratch"], sizes)
+            _check_main_memory(machine, on_chip, end, sizes)
         op.attributes[MEMORY_ATTRIBUTE] = DictionaryAttr(
             {name: tile.int_array((bases[name], sizes[name])) for name in REGIONS}
         )
 
 
 def _check_main_memory(machine: Machine, ranks: int, end: int, sizes: dict[str, int]) -> None:
-    """Raises PassFailedException where all ranks' parts of main memory, up to `end` each, do not fit."""
+    """Raises PassFailedException where the parts of a chip's ranks, up to `end` each, do not fit."""
     total = _total(ranks, end)
     if total <= machine.main.size:
         return
@@ -112,13 +115,21 @@ def main_memory_bytes(module: ModuleOp) -> int:
     return _total(ranks_of(module), max(base + size for base, size in memory_map(module).values()))
 
 
+def _set_windows(shared: Iterable[tile.SharedOp], chip_stride: int) -> None:
+    """Says of buffers of all chips how far apart those of two chips are."""
+    for buffer in shared:
+        if buffer.system:
+            buffer.attributes["window"] = IntegerAttr(chip_stride, 64)
+
+
 def _shared_offsets(machine: Machine, module: ModuleOp, end: int) -> tuple[dict[tile.SharedOp, int], int]:
     """Offset in the io region of each buffer that ranks share, by number, and the end of all."""
     found = [op for op in module.walk() if isinstance(op, tile.SharedOp)]
     sizes: dict[int, int] = {}
     for op in found:
         number = tile.integer(op.number)
-        sizes[number] = max(sizes.get(number, 0), buffer_bytes(machine, op.result))
+        chips = op.chips
+        sizes[number] = max(sizes.get(number, 0), buffer_bytes(machine, op.result) // chips)
     offsets: dict[int, int] = {}
     for number, size in sorted(sizes.items()):
         offsets[number] = align(end, MAIN_ALIGNMENT)

@@ -24,11 +24,19 @@ class NoSuchCommand(Exception):
 
 @dataclass(frozen=True)
 class Operand:
-    """Where a port's buffer lies: its memory, element type and the address of the port's first element."""
+    """Where a port's buffer lies.
+
+    Attributes:
+        memory: its memory.
+        type: its element type.
+        address: of the port's first element.
+        window: in copies, from an address in a slice, or in a chip's shared buffer, to that in the next one.
+    """
 
     memory: str
     type: str
     address: Address
+    window: int = 0
 
 
 def element_name(machine: Machine, element: Attribute) -> str:
@@ -45,7 +53,11 @@ def machine_type(machine: Machine, name: str) -> str:
 def operand_of(machine: Machine, value: SSAValue, address: Address) -> Operand:
     """The operand that a buffer value is."""
     assert isinstance(value.type, MemRefType)
-    return Operand(tile.memory_of(value), element_name(machine, value.type.element_type), address)
+    memory, owner = machine.memories[tile.memory_of(value)], value.owner
+    window = memory.window
+    if isinstance(owner, tile.SharedOp) and owner.system:
+        window = tile.integer(owner.attributes["window"]) if "window" in owner.attributes else memory.size
+    return Operand(memory.name, element_name(machine, value.type.element_type), address, window)
 
 
 def pass_instruction(
@@ -108,7 +120,7 @@ def copy_instruction(
     if spec.limit is not None:
         fields["limit"] = limits["limit"]
     if spec.meet:
-        fields["meet"] = 1
+        fields["meet"] = 1 + tile.MEETINGS.index(spec.meet)
     if spec.index_dim >= 0:
         fields["index.dim"] = next(i for i, dim in enumerate(dims) if INDEX in dim.role) + 1
         fields["index.base"] = operands["index"].address
@@ -142,7 +154,7 @@ def _idle(machine: Machine, command: Command, queue: str) -> Instruction:
     kind = max(command.ports["out"].types, key=lambda name: machine.element_types[name].bits)
     width = machine.element_types[kind].bits // 8
     spare = spare_bytes(machine, memory)
-    place = Operand(memory.name, kind, memory.size - spare)
+    place = Operand(memory.name, kind, memory.size - spare, memory.window)
     spec = tile.PassSpec((spare // width,), {"out": tile.Port(0, 0, (1,))}, fill=0.0)
     return pass_instruction(machine, (command.name, queue), spec, {"out": place}, {})
 
@@ -193,7 +205,7 @@ def _byte_strides(machine: Machine, command: Command, port: tile.Port, operand: 
     if kind is None:
         raise NoSuchCommand(f"the machine has no element type '{operand.type}'")
     scale = max(kind.bits // 8, 1)
-    window = machine.memories[operand.memory].window if command.kind == "copy" else 0
+    window = operand.window if command.kind == "copy" else 0
     slices = port.slices or (0,) * len(port.strides)
     return tuple(s * scale + k * window for s, k in zip(port.strides, slices, strict=True))
 

@@ -79,7 +79,7 @@ class Compilation:
         checked: the steps that were.
         progress: told the name of each step as it begins.
         weights: whether to read and store weights; without, the artifact is for timing only.
-        tensor_parallel: how many cores of a chip share every layer.
+        tensor_parallel: how many cores, of a chip or of whole chips, share every layer.
         debug: keep the IR that the lowering starts from in the artifact.
         start: phase and text of that IR.
         quantize: what to round weights to.
@@ -354,7 +354,7 @@ def compile(
         dtype: ``float32`` or ``bfloat16``.
         weights: without, the artifact is for timing only and config.json is enough.
         quantize: ``w8a16`` rounds the weights of linear layers, except the head, to 8 bits.
-        tensor_parallel: how many cores of a chip share every layer.
+        tensor_parallel: how many cores, of a chip or of whole chips, share every layer.
 
     Returns:
         As `compile_model`.
@@ -401,10 +401,11 @@ def _manifest(
     checkpoint: Checkpoint,
 ) -> Manifest:
     regions = {name: Region(*pair) for name, pair in memory_map(module).items()}
-    described = is_description(compilation.target)
+    described, machine = is_description(compilation.target), machine_of(compilation.target)
+    ranks = ranks_of(module)
     return Manifest(
         npuc=npuc.__version__,
-        target=machine_of(compilation.target).name if described else compilation.target,
+        target=machine.name if described else compilation.target,
         dtype={"float32": "f32", "bfloat16": "bf16"}[_string(module, "npuc.dtype")],
         source=_source(checkpoint, weights=bool(weights)),
         recipe=quantization_recipe(module, compilation.quantize),
@@ -412,7 +413,7 @@ def _manifest(
             MACHINE_FILE if described else compilation.target,
             buckets,
             compilation.quantize,
-            ranks_of(module),
+            ranks,
         ),
         vocab_size=_integer(module, "npuc.vocab_size"),
         max_context=max(bucket.length for bucket in buckets),
@@ -421,7 +422,7 @@ def _manifest(
             kind: tuple(b.sizes for b in buckets if b.kind == kind)
             for kind in dict.fromkeys(b.kind for b in buckets)
         },
-        parallel=Parallel(ranks_of(module)),
+        parallel=Parallel(ranks, machine.chips_of(ranks)),
         memory=regions,
         programs=tuple(_program(p, b) for p, b in zip(emitted, buckets, strict=True)),
         caches=tuple(_caches(module, regions["cache"].base)),

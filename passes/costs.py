@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 from npuc.backends.instruction import Instruction
@@ -55,7 +56,7 @@ def operands_of(machine: Machine, spec: Spec, buffers: Sequence[SSAValue]) -> di
     for name, port in spec.ports.items():
         placed = operand_of(machine, buffers[port.buffer], 0)
         bits = machine.element_types[placed.type].bits if placed.type in machine.element_types else 8
-        found[name] = Operand(placed.memory, placed.type, port.offset * bits // 8)
+        found[name] = replace(placed, address=port.offset * bits // 8)
     return found
 
 

@@ -243,8 +243,10 @@ class Evaluator:
     def _tile_memory(self, module: ModuleOp, call: Call, rank: int) -> TileMemory:
         """Weights and caches of a rank."""
         ops = {op.sym_name.data: op for op in module.ops if isinstance(op, tile.PackedOp)}
+        machine = machine_of(self.target)
         return TileMemory(
-            slices={name: memory.slices for name, memory in machine_of(self.target).memories.items()},
+            slices={name: memory.slices for name, memory in machine.memories.items()},
+            cores=machine.cores_per_chip,
             weight=lambda name, ordinal: self.layers(module, ops[name], rank)[ordinal or 0],
             caches={
                 (name, ("key", "value")[part]): token_major(

@@ -52,16 +52,19 @@ def ranks_of(module: ModuleOp) -> int:
 
 
 def check_ranks(machine: Machine, ranks: int) -> None:
-    """Checks that so many cores of a machine can run a program together.
+    """Checks that so many cores of a machine can run a program together: of a chip, or of whole chips.
 
     Raises:
         UserError: naming what it lacks.
     """
     if ranks == 1:
         return
-    reason, remedy = "", f"use at most {machine.cores_per_chip}"
-    if ranks < 1 or ranks > machine.cores_per_chip:
-        reason = f"{ranks} ranks are asked for, a chip of {machine.name} has {machine.cores_per_chip} cores"
+    cores, chips = machine.cores_per_chip, machine.chips
+    counts = [*range(1, cores + 1), *(cores * n for n in range(2, chips + 1))]
+    whole = f" or all of {' or '.join(map(str, range(2, chips + 1)))} chips" if chips > 1 else ""
+    reason, remedy = "", f"use at most {cores}{whole}"
+    if ranks not in counts:
+        reason = f"{ranks} ranks are asked for, a chip of {machine.name} has {cores} cores"
     elif machine.main.level != "chip":
         reason = f"the cores of {machine.name} share no memory"
     elif all("meet" not in c.fields for c in machine.commands.values() if c.kind == "copy"):

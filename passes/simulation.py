@@ -30,7 +30,7 @@ from xdsl.dialects.func import FuncOp
 
 
 class Chip:
-    """A simulated chip that holds the weights of a module with addresses."""
+    """A simulated chip, or several, that holds the weights of a module with addresses."""
 
     def __init__(self, evaluator: Evaluator, module: ModuleOp) -> None:
         self.module = module
@@ -39,6 +39,7 @@ class Chip:
         self.regions = memory_map(module)
         self.ranks, self.stride = ranks_of(module), rank_stride(module)
         self.simulator = Simulator(self.machine, self.ranks * self.stride, cores=self.ranks)
+        self.cores = self.simulator.cores_per_chip
         for rank in range(self.ranks):
             base = rank * self.stride + self.regions["weights"][0]
             _write_weights(evaluator, module, self.simulator, base, rank)
@@ -78,7 +79,7 @@ class Chip:
 
         def run(rank: int) -> None:
             memories = self.simulator.cores[rank].memories
-            memory = AddressedMemory.of(memories, self.module, call.runtime, (together, rank))
+            memory = AddressedMemory.of(memories, self.module, call.runtime, (together, rank), self.cores)
             arguments = memory.arguments(functions[entry])
             observe = observer(memory) if rank == 0 else None
             interpret_tile(program, entry, arguments, memory, observe=observe)

@@ -62,7 +62,7 @@ class _Asked:
         return chosen.tiles * chosen.parts * max(*beside, self._contract(chosen, rows))
 
     def _operand(self, memory: str, element: str = "") -> Operand:
-        return Operand(memory, element or self.element, 0)
+        return Operand(memory, element or self.element, 0, self.machine.memories[memory].window)
 
     def _cost(self, spec: tile.PassSpec | tile.CopySpec, **operands: Operand) -> float:
         found = cheapest(self.machine, spec, operands)

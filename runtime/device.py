@@ -89,14 +89,15 @@ def run_rows(device: Device, program: Program, rows: Sequence[Row], entry: str =
     return device.forward(program, tokens, slots, positions, valid, entry)
 
 
-def parameters(rows: Sequence[Sequence[int]], rank: int = 0) -> list[int]:
-    """The runtime parameters of a program: the rank, then per row slot, position, valid, last and end.
+def parameters(rows: Sequence[Sequence[int]], rank: int = 0, chip: int = 0) -> list[int]:
+    """The runtime parameters of a program: rank and chip, then per row slot, position, valid, last and end.
 
     Args:
         rows: each row's slot, position and valid.
         rank: of the core that runs it.
+        chip: that the core is on.
     """
-    result = [rank]
+    result = [rank, chip]
     for slot, position, valid in rows:
         result += [slot, position, valid, max(valid - 1, 0), position + valid]
     return result
@@ -148,7 +149,7 @@ class SimulatorDevice:
                 f"the artifact needs {end} bytes of main memory, {machine.name} has {machine.main.size}",
                 where=str(artifact.path),
             )
-        self.simulator = Simulator(machine, end, cores=ranks)
+        self.simulator = Simulator(machine, ranks * stride, cores=ranks)
         cache = self.manifest.memory["cache"]
         for rank, (file, weights) in enumerate(zip(files, self.manifest.weights, strict=True)):
             for placement in weights.tensors:

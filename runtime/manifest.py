@@ -14,7 +14,7 @@ from npuc.ir.errors import UserError
 from npuc.runtime.element_types import element_type
 from npuc.runtime.json_schema import canonical_json, decode, encode, parse_json
 
-FORMAT = 1
+FORMAT = 2
 FILE_NAME = "artifact.json"
 MAX_BYTES = 256 << 20
 KINDS = ("prefill", "decode", "extend")
@@ -131,9 +131,15 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Parallel:
-    """How many ranks share a layer; their parts of main memory lie `Manifest.rank_stride` apart."""
+    """How many ranks share a layer, on how many chips; their memories lie `Manifest.rank_stride` apart."""
 
     tensor_parallel: int = 1
+    chips: int = 1
+
+    @property
+    def ranks_per_chip(self) -> int:
+        """Ranks of one chip."""
+        return self.tensor_parallel // self.chips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +177,9 @@ class Manifest:
 
     @property
     def main_memory_bytes(self) -> int:
-        """Bytes that all ranks need together; of an artifact for timing only, perhaps more than there are."""
+        """Bytes that the ranks of a chip need together; for timing only, perhaps more than there are."""
         end = max(region.end for region in self.memory.values())
-        return (self.parallel.tensor_parallel - 1) * self.rank_stride + end
+        return (self.parallel.ranks_per_chip - 1) * self.rank_stride + end
 
     def file(self, path: str) -> FileEntry:
         """The entry of the file at ``path``.
@@ -284,7 +290,9 @@ def _check_numbers(manifest: Manifest) -> None:
     for name in ("vocab_size", "max_context", "slots"):
         if getattr(manifest, name) < 1:
             raise _inconsistent(f"{name} is {getattr(manifest, name)}")
-    ranks = manifest.parallel.tensor_parallel
+    ranks, chips = manifest.parallel.tensor_parallel, manifest.parallel.chips
+    if chips < 1 or ranks % chips:
+        raise _inconsistent(f"{ranks} ranks on {chips} chips")
     if (
         ranks < 1
         or len(manifest.weights) not in (0, ranks)

@@ -132,7 +132,7 @@ def first_wrong_command(
     """
     memories = run.chip.simulator.cores[0].memories
     ranks = Lockstep(run.chip.ranks), 0
-    memory = AddressedMemory.of(memories, run.chip.module, run.call.runtime, ranks)
+    memory = AddressedMemory.of(memories, run.chip.module, run.call.runtime, ranks, run.chip.cores)
     rest = iter(expected)
 
     def check(position: int) -> WrongCommand | None:

@@ -1,4 +1,4 @@
-"""Collectives as copies through the main memory that all ranks of a chip share.
+"""Collectives as copies through the main memory that the ranks of a chip share and other chips can read.
 
 An all-reduce in two steps: every rank writes its values; when all have, each reads one share of all ranks',
 adds it up and writes the sums; when all have, each reads all sums. What a rank reads of the others' is
@@ -9,9 +9,14 @@ In one step: when all ranks have written their values, each reads those of all a
 lowered, and the one is kept that takes the machine less time (Thakur, Rabenseifner and Gropp, "Optimization
 of Collective Communication Operations in MPICH", 2005, have the trade-off).
 
+Of several chips each goes its two steps by itself. Between them a rank writes its share of the chip's sums;
+when all ranks of all chips have, it reads the same share of every chip and adds those up. Nothing else passes
+between chips.
+
 A rank writes to a shared buffer again only after all have met over another, and so are done with the first.
 Steps that follow each other therefore use different buffers, around loops too: `SECOND` and `THIRD` take
-turns behind `FIRST`, and one step alone in what is repeated is not enough.
+turns behind `FIRST`, and one step alone in what is repeated is not enough. What chips show each other takes
+turns likewise; alone in what is repeated, all chips meet once more.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from dataclasses import replace
 from math import prod
 
 from npuc.ir import dist, graph, tile
+from npuc.ir.meetings import CHIP, SYSTEM
 from npuc.ir.shapes import row_major_strides
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering
@@ -31,7 +37,8 @@ from xdsl.utils.exceptions import PassFailedException
 VALUES, SUMS = 0, 1
 """Numbers of the shared buffers of an all-reduce in two steps."""
 FIRST, SECOND, THIRD = 2, 3, 4
-"""Of those in one step: of a function's first, and of the others in turn."""
+"""Of those in one step, or between chips: of a function's first, and of the others in turn."""
+STEPS = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
 FEW = 32
 """What takes at most 1/FEW of the local memory is written from one slice."""
 
@@ -41,8 +48,9 @@ def lower_all_reduce(low: FunctionLowering, op: dist.AllReduceOp) -> None:
     if op.group_size != op.mesh.ranks:
         raise PassFailedException("lower-to-tile: dist.all_reduce over some axes of a mesh has no lowering")
     view = low.view(op.input)
-    ways = [_InTwoSteps(low, op, view).emit]
-    if _has_others(op):
+    two_steps = _InTwoSteps(low, op, view)
+    ways = [two_steps.emit]
+    if two_steps.chips == 1 and _has_others(op):
         ways.append(_InOneStep(low, op, view).emit)
     total = low.emit.cheapest_of(ways, op.mesh.ranks)
     if op.result in low.destinations:
@@ -61,29 +69,52 @@ def _has_others(op: dist.AllReduceOp) -> bool:
 
 
 class _AllReduce:
-    """One all-reduce; every slice has `run` elements, of which a rank adds up `share` at a time."""
+    """One all-reduce; every slice has `run` elements, of which a rank adds up `share` at a time.
+
+    Attributes:
+        ranks: of a chip.
+        chips: that they are on.
+    """
 
     def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View, parts: int) -> None:
         self.low, self.emit_, self.view, self.kind = low, low.emit, view, op.kind.data
-        self.ranks, self.slices = op.mesh.ranks, low.emit.geometry.slices
+        self.ranks = min(op.mesh.ranks, low.emit.machine.cores_per_chip)
+        self.chips, self.slices = op.mesh.ranks // self.ranks, low.emit.geometry.slices
         unit = max(low.emit.geometry.granule // element_bytes(view), 1)
         self.share = -(-prod(view.shape) // (parts * unit)) * unit
         self.run = parts * self.share
 
-    def _reduced(self, values: View, steps: tuple[int, int]) -> View:
-        """A share of all ranks' values, added up."""
-        parts = dense(self.emit_.alloc((self.ranks, self.share), self.view.element), (self.ranks, self.share))
-        self._read(values, parts, steps)
+    def _reduced(self, source: Walk, count: int, meet: str) -> View:
+        """So many shares, added up; arguments are those of `_read`."""
+        parts = self._read(source, count, meet)
         part = dense(self.emit_.alloc((self.share,), self.view.element), (self.share,))
-        step = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}[self.kind]
-        self.emit_.reduce_outermost(parts, part, step)
+        self.emit_.reduce_outermost(parts, part, STEPS[self.kind])
         return part
 
-    def _shared(self, number: int, shape: tuple[int, ...]) -> View:
-        op = tile.SharedOp(number, tile.buffer_type(shape, self.view.element, self.emit_.geometry.main))
+    def _turn(self) -> int:
+        """The number of a buffer that no all-reduce just before or after uses."""
+        found = [op for op in self.emit_.block.ops if isinstance(op, tile.SharedOp) and op.system is None]
+        before = sum(op.number.value.data >= FIRST for op in found)
+        return FIRST if not before else (SECOND, THIRD)[(before - 1) % 2]
+
+    def _shared(self, number: int, shape: tuple[int, ...], *, system: bool = False) -> View:
+        kind = tile.buffer_type(shape, self.view.element, self.emit_.geometry.main)
+        op = tile.SharedOp(number, kind, system=system)
         op.result.name_hint = "sums" if number == SUMS else "values"
         self.emit_.add(op)
         return dense(op.result, shape)
+
+    def _core(self) -> SSAValue:
+        """The number of the rank on its chip."""
+        rank = rank_of(self.low)
+        if self.chips == 1:
+            return rank
+        chip = tile.ChipOp()
+        core = tile.SumOp(rank, -self.ranks, chip.result)
+        chip.result.name_hint, core.result.name_hint = "chip", "core"
+        self.emit_.add(chip)
+        self.emit_.add(core)
+        return core.result
 
     def _as_input(self, buffer: SSAValue) -> View:
         """A buffer as a tensor of the input's shape and placement."""
@@ -102,10 +133,10 @@ class _AllReduce:
         emit.copy_view(view, self._as_input(padded.buffer))
         return padded
 
-    def _write(self, source: View, target: View, run: int, rank: SSAValue) -> None:
-        """Puts what every slice has into the rank's place; little is brought together first, as one run."""
+    def _write(self, source: View, target: View, run: int, core: SSAValue) -> None:
+        """Puts what every slice has into the core's place; little is brought together first, as one run."""
         whole = self.slices * run
-        place = target.moved(0, ((rank, whole),))
+        place = target.moved(0, ((core, whole),))
         if FEW * whole * element_bytes(source) <= self.emit_.geometry.local_bytes:
             together = gather(self.low, replace(source, size=whole, chunk=run))
             walks = {"src": Walk(together, (1,)), "dst": Walk(place, (1,))}
@@ -114,33 +145,49 @@ class _AllReduce:
         walks = {"src": Walk(source, (0, 1), (1, 0)), "dst": Walk(place, (run, 1))}
         self.emit_.emit_copy(Nest((self.slices, run), walks))
 
-    def _read(self, source: View, target: View, steps: tuple[int, int]) -> None:
-        """Gets a share of each rank into every slice, when all ranks have come here."""
-        walks = {
-            "src": Walk(source, (*steps, 1)),
-            "dst": Walk(target, (0, self.share, 1), (1, 0, 0)),
-        }
-        self.emit_.emit_copy(Nest((self.slices, self.ranks, self.share), walks), meet=True)
+    def _read(self, source: Walk, count: int, meet: str) -> View:
+        """Gets so many shares into every slice, when all ranks of the chip or the system have come here.
+
+        Args:
+            source: its steps are to the next slice's, the next share and the next element.
+        """
+        shape = count, self.share
+        target = dense(self.emit_.alloc(shape, self.view.element), shape)
+        walks = {"src": source, "dst": Walk(target, (0, self.share, 1), (1, 0, 0))}
+        self.emit_.emit_copy(Nest((self.slices, *shape), walks), meet=meet)
+        return target
 
 
 class _InTwoSteps(_AllReduce):
-    """A share for each rank."""
+    """A share for each rank of a chip."""
 
     def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View) -> None:
-        super().__init__(low, op, view, op.mesh.ranks)
+        super().__init__(low, op, view, min(op.mesh.ranks, low.emit.machine.cores_per_chip))
+        self.number, self.again = self._turn(), CHIP if self.chips == 1 or _has_others(op) else SYSTEM
 
     def emit(self) -> View:
-        """Four copies and the sum."""
-        emit, slices, share, run = self.emit_, self.slices, self.share, self.run
-        rank = rank_of(self.low)
+        """Four copies and the sum; two more between chips."""
+        slices, share, run = self.slices, self.share, self.run
+        core = self._core()
         values = self._shared(VALUES, (self.ranks, slices, run))
-        self._write(self._flat(), values, run, rank)
-        part = self._reduced(values.moved(0, ((rank, share),)), (run, slices * run))
+        self._write(self._flat(), values, run, core)
+        own = values.moved(0, ((core, share),))
+        part = self._reduced(Walk(own, (run, slices * run, 1)), self.ranks, CHIP)
+        if self.chips > 1:
+            part = self._between_chips(part, core)
         sums = self._shared(SUMS, (self.ranks, slices, share))
-        self._write(part, sums, share, rank)
-        result = dense(emit.alloc((run,), self.view.element), (self.ranks, share))
-        self._read(sums, result, (share, slices * share))
+        self._write(part, sums, share, core)
+        result = self._read(Walk(sums, (share, slices * share, 1)), self.ranks, self.again)
         return self._as_input(result.buffer)
+
+    def _between_chips(self, part: View, core: SSAValue) -> View:
+        """A share of a chip's sums as that of all chips'."""
+        slices, share = self.slices, self.share
+        shape = self.ranks, slices, share
+        self._write(part, self._shared(self.number, shape), share, core)
+        everywhere = self._shared(self.number, (self.chips, *shape), system=True)
+        own = everywhere.moved(0, ((core, slices * share),))
+        return self._reduced(Walk(own, (share, 0, 1), (0, 1, 0)), self.chips, SYSTEM)
 
 
 class _InOneStep(_AllReduce):
@@ -148,16 +195,15 @@ class _InOneStep(_AllReduce):
 
     def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View) -> None:
         super().__init__(low, op, view, 1)
-        numbers = [o.number.value.data for o in low.emit.block.ops if isinstance(o, tile.SharedOp)]
-        before = sum(number >= FIRST for number in numbers)
-        self.number = FIRST if not before else (SECOND, THIRD)[(before - 1) % 2]
+        self.number = self._turn()
 
     def emit(self) -> View:
         """Two copies and the sum."""
         run = self.run
         values = self._shared(self.number, (self.ranks, self.slices, run))
         self._write(self._flat(), values, run, rank_of(self.low))
-        return self._as_input(self._reduced(values, (run, self.slices * run)).buffer)
+        found = self._reduced(Walk(values, (run, self.slices * run, 1)), self.ranks, CHIP)
+        return self._as_input(found.buffer)
 
 
 def rank_of(low: FunctionLowering) -> SSAValue:

@@ -177,11 +177,11 @@ class Emitter:
         limit: SSAValue | None = None,
         index_dim: int = -1,
         index_scale: int = 0,
-        meet: bool = False,
+        meet: str = "",
     ) -> None:
         """One copy; the limit clips dimension 0 of the nest, the index list walks along `index_dim`.
 
-        With `meet` it waits for all ranks.
+        With `meet` it waits for all ranks of the chip or the system.
         """
         fixed = ({0} if limit is not None else set[int]()) | ({index_dim} - {-1})
         index = nest.walks.get("index")

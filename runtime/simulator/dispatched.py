@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -103,21 +103,19 @@ def dispatched(
     entry: str,
     parameters: int,
     memories: Mapping[str, SimulatedMemory],
-    rank: int | None = None,
+    known: Sequence[int] = (),
 ) -> list[Dispatched]:
     """What an entry dispatches for any ``parameters`` values; copies that move nothing are left out.
 
     Args:
-        rank: the value of parameter 0, if it is known.
+        known: the values of the first parameters, as far as they are known.
 
     Raises:
         NotAffine: addresses depend on the parameters in another way, or there are too many commands.
         UserError: as for the sequencer, out-of-bounds or misaligned.
     """
-    values: list[Value] = [Affine.parameter(i) for i in range(parameters)]
-    if rank is not None and values:
-        values[0] = rank
-    return list(_dispatched(program, entry, values, memories))
+    values: list[Value] = [*known, *(Affine.parameter(i) for i in range(len(known), parameters))]
+    return list(_dispatched(program, entry, values[:parameters], memories))
 
 
 def _dispatched(

@@ -20,6 +20,7 @@ from npuc.ir.commands import At, compile_copy, compile_pass
 from npuc.ir.errors import UserError
 from npuc.ir.pass_binding import Scratch
 from npuc.runtime.simulator.memory import SimulatedMemory
+from npuc.runtime.simulator.place import Place
 from npuc.runtime.simulator.plan import CopyPlan, PassPlan, PortPlan
 from npuc.runtime.simulator.program import Item, LoadedProgram
 from npuc.runtime.simulator.sequencer import HALTED, Sequencer
@@ -36,20 +37,18 @@ class Core:
         machine: the machine.
         own: its own memories by name.
         memories: all memories by name; those that are not its own may be shared with other cores.
-        rank: the core's number in an SPMD program, runtime parameter 0.
-        alone: whether programs run on this core only.
-        meet: waits for the other cores of the program; does nothing where a core runs alone.
+        place: where it is among the cores that run a program together.
+        meet: waits for the other cores of its chip or system; does nothing where a core runs alone.
     """
 
     def __init__(
-        self, machine: Machine, shared: Mapping[str, SimulatedMemory], rank: int = 0, *, alone: bool = True
+        self, machine: Machine, shared: Mapping[str, SimulatedMemory], place: Place | None = None
     ) -> None:
         self.machine = machine
-        self.rank = rank
+        self.place = place or Place()
         self.own = {name: SimulatedMemory(m) for name, m in machine.memories.items() if name not in shared}
         self.memories: dict[str, SimulatedMemory] = {**shared, **self.own}
-        self.alone = alone
-        self.meet: Callable[[], object] = lambda: None
+        self.meet: Callable[[str], object] = lambda scope: None
         self._prepared: dict[int, PreparedProgram] = {}
 
     def prepare(self, program: LoadedProgram) -> PreparedProgram:
@@ -82,12 +81,13 @@ class PreparedProgram:
         key = entry, len(parameters)
         if key not in self._straight:
             memories, local = self.core.memories, self.core.own
-            member = Member(None if self.core.alone else self.core.rank, lambda: self.core.meet())
+            member = Member(self.core.place.known, lambda scope: self.core.meet(scope))
             found = prepare(self.program, entry, len(parameters), memories, local, member)
             self._straight[key] = found
         straight = self._straight[key]
-        if not self.core.alone and tuple(parameters[:1]) != (self.core.rank,):
-            straight = None  # prepared for this rank only
+        known = self.core.place.known[: len(parameters)]
+        if tuple(parameters[: len(known)]) != known:
+            straight = None  # prepared for this place only
         if straight is None or not straight.ready(parameters):
             return self.run(entry, parameters)
         try:
@@ -136,12 +136,13 @@ class PreparedProgram:
         return None if item.plan is None else self._copy_handler(item.plan)
 
     def _meeting(self, item: Item, handler: Handler | None) -> Handler | None:
-        """What a run does for a command: a copy may wait for the other cores first."""
+        """What a run does for a command: a copy may wait for other cores first."""
         if handler is None or not isinstance(item.plan, CopyPlan) or not item.plan.meet:
             return handler
+        scope = item.plan.meet
 
         def run() -> None:
-            self.core.meet()
+            self.core.meet(scope)
             handler()
 
         return run

@@ -77,7 +77,7 @@ def run_observed(
             monitor.control(item)
             continue
         if isinstance(item.plan, CopyPlan) and item.plan.meet:
-            program.core.meet()
+            program.core.meet(item.plan.meet)
         try:
             footprints = monitor.footprints(item.plan, program.sequencer.registers)
             monitor.before(item, footprints)
@@ -96,17 +96,32 @@ def run_observed(
     return executed, monitor.hazards
 
 
+class Meetings(NamedTuple):
+    """How often a queue has met those of its chip, in whatever company, and those of all chips."""
+
+    chip: int = 0
+    system: int = 0
+
+    def after(self, scope: str) -> Meetings:
+        """With one more."""
+        return Meetings(self.chip + 1, self.system + (scope == "system"))
+
+
 class SharedAccess(NamedTuple):
-    """An access to a memory that several cores see, and the meetings of its queue before it."""
+    """An access to a memory that several cores see, the core's chip, and its queue's meetings before it."""
 
     item: Item
     footprint: Footprint
-    meetings: int
+    chip: int
+    meetings: Meetings
 
     def apart(self, other: SharedAccess) -> bool:
-        """Whether all cores met between this and another core's access."""
-        same = self.item.instruction.queue == other.item.instruction.queue
-        return same and self.meetings != other.meetings
+        """Whether both cores met between this and another core's access."""
+        if self.item.instruction.queue != other.item.instruction.queue:
+            return False
+        if self.chip == other.chip:
+            return self.meetings.chip != other.meetings.chip
+        return self.meetings.system != other.meetings.system
 
 
 def check_cores(monitors: Sequence[Monitor]) -> list[Hazard]:
@@ -145,7 +160,7 @@ class Monitor:
         self._numbers = [0] * len(self.lanes)
         self._last: Item | None = None
         self.shared: list[SharedAccess] = []
-        self._met: dict[str, int] = {}
+        self._met: dict[str, Meetings] = {}
 
     def footprints(self, plan: PassPlan | CopyPlan, registers: Sequence[int]) -> list[Footprint]:
         """What a command reads and writes with these registers.
@@ -175,7 +190,7 @@ class Monitor:
             if footprint.writes:
                 footprint.mark(self.written[footprint.memory.name])
         instruction = item.instruction
-        if not self.core.alone:
+        if not self.core.place.alone:
             self._note_shared(item, footprints)
         self._add(self.lanes[instruction.queue], instruction.waits, instruction.signals, (item, footprints))
         self._last = item
@@ -183,11 +198,12 @@ class Monitor:
     def _note_shared(self, item: Item, footprints: Sequence[Footprint]) -> None:
         """Note accesses to memories that other cores see, and how often their queue has met before."""
         queue = item.instruction.queue
+        met = self._met.get(queue, Meetings())
         if isinstance(item.plan, CopyPlan) and item.plan.meet:
-            self._met[queue] = self._met.get(queue, 0) + 1
+            met = self._met[queue] = met.after(item.plan.meet)
         for footprint in footprints:
             if footprint.memory.name not in self.core.own:
-                self.shared.append(SharedAccess(item, footprint, self._met.get(queue, 0)))
+                self.shared.append(SharedAccess(item, footprint, self.core.place.chip, met))
 
     def control(self, item: Item) -> None:
         """A command of the sequencer."""

@@ -16,6 +16,7 @@ from npuc.backends.model import Memory
 from npuc.backends.view import View
 from npuc.ir.commands import Bound, CopySpec, PassSpec, Port, Step, torch_type
 from npuc.ir.errors import UserError
+from npuc.ir.meetings import MEETINGS
 from npuc.runtime.simulator.memory import SimulatedMemory, out_of_bounds, slice_distance
 
 PASS_PORTS = ("stream", "stationary", "operand", "vrf", "out")
@@ -98,7 +99,7 @@ class PassPlan:
 class CopyPlan:
     """A copy: specification and ports; ``limit`` None moves everything, ``index`` is the index list.
 
-    With ``meet`` it starts when all cores are ready to start it.
+    With ``meet`` it starts when all cores of the chip or system are ready to start it.
     """
 
     spec: CopySpec
@@ -106,7 +107,7 @@ class CopyPlan:
     dst: PortPlan
     index: PortPlan | None
     limit: Reg | None
-    meet: bool = False
+    meet: str = ""
 
     def extent(self, registers: Sequence[int]) -> int:
         """The extent of nest dimension 0 that is moved."""
@@ -258,7 +259,7 @@ def _plan_copy(fields: Fields) -> CopyPlan:
     )
     limit = fields.reg("limit", -1)
     index = None if index_dim is None else _index_port(fields, index_dim)
-    meet = bool(fields.int("meet"))
+    meet = ("", *MEETINGS)[fields.int("meet")]
     return CopyPlan(spec, src, dst, index, None if limit == Reg(-1, 0) else limit, meet)
 
 

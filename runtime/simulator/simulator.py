@@ -14,6 +14,7 @@ from npuc.ir.lockstep import Lockstep
 from npuc.runtime.simulator.function import Core
 from npuc.runtime.simulator.hazards import Hazard, Monitor, check_cores, run_observed
 from npuc.runtime.simulator.memory import SimulatedMemory
+from npuc.runtime.simulator.place import Place
 from npuc.runtime.simulator.program import LoadedProgram, load_instructions, load_program
 from npuc.runtime.simulator.timing import Timeline, simulate
 from torch import Tensor
@@ -28,12 +29,14 @@ class RunResult:
 
 
 class Simulator:
-    """A chip with one main memory and one or more cores.
+    """One or more cores of a chip, or all cores of several, and the main memory that they see.
+
+    The main memories of several chips are one: chips follow one another in its addresses, with equal parts.
 
     Args:
         machine: the machine description.
         memory_bytes: how much of the main memory exists; addresses behind it are errors.
-        cores: cores that share the main memory; each has its own local memories.
+        cores: cores that see the main memory; each has its own local memories.
     """
 
     def __init__(self, machine: Machine, memory_bytes: int, *, cores: int = 1) -> None:
@@ -43,7 +46,9 @@ class Simulator:
         for name, spec in machine.memories.items():
             if spec.level not in ("core", "slice") and name not in shared:
                 shared[name] = SimulatedMemory(spec)
-        self.cores = [Core(machine, shared, rank, alone=cores == 1) for rank in range(cores)]
+        self.cores_per_chip = min(cores, machine.cores_per_chip)
+        places = [Place(rank, rank // self.cores_per_chip, cores) for rank in range(cores)]
+        self.cores = [Core(machine, shared, place) for place in places]
 
     def write(self, address: int, tensor: Tensor) -> None:
         """Write a tensor, row-major, to main memory.
@@ -101,7 +106,7 @@ class Simulator:
         Args:
             program: from `load`.
             entry: its symbol.
-            params: runtime parameters: rank, then per row slot, position, valid, last, end.
+            params: runtime parameters: rank, chip, then per row slot, position, valid, last, end.
             hazards: also look for hazards; commands that leave a memory are then reported and skipped.
             straight: prepare the whole run once and execute it as straight-line code (straight_line.py). The
                 shared memories are then as after a run command by command, up to the order of sums, if the
@@ -129,7 +134,7 @@ class Simulator:
         """Execute a program on all cores together, which meet where it says so.
 
         Args:
-            params: as for `run`; the rank is each core's own.
+            params: as for `run`; rank and chip are each core's own.
 
         Raises:
             UserError: as `run`; deadlock when cores meet a different number of times.
@@ -138,8 +143,9 @@ class Simulator:
         monitors = [Monitor(core) for core in self.cores] if hazards else []
 
         def run(rank: int) -> RunResult:
-            core, own = self.cores[rank], (rank, *params[1:])
-            core.meet = partial(together.exchange, rank, None)
+            core = self.cores[rank]
+            own = core.place.parameters(params)
+            core.meet = partial(self._meet, together, rank)
             if hazards:
                 return RunResult(*run_observed(core.prepare(program), entry, own, monitors[rank]))
             return self.run(program, entry, own, straight=straight, core=rank)
@@ -147,6 +153,10 @@ class Simulator:
         found = together.run([partial(run, rank) for rank in range(len(self.cores))])
         shared = check_cores(monitors)
         return RunResult(sum(r.commands for r in found), [*(h for r in found for h in r.hazards), *shared])
+
+    def _meet(self, together: Lockstep, rank: int, scope: str) -> None:
+        """Lets a core wait for those of its chip, or of the system."""
+        together.exchange(rank, None, self.cores_per_chip if scope == "chip" else 0)
 
     def time(self, program: LoadedProgram, entry: str = "main", params: Sequence[int] = ()) -> Timeline:
         """The timing of a program that runs alone; needs no data.
@@ -157,17 +167,19 @@ class Simulator:
         return self.time_together([(program, entry, params)])[0]
 
     def time_ranks(self, program: LoadedProgram, entry: str, params: Sequence[int]) -> list[Timeline]:
-        """The timings of a program on all cores together; the rank is each core's own.
+        """The timings of a program on all cores together; rank and chip are each core's own.
 
         Raises:
             UserError: deadlock, naming the waiting commands.
         """
-        return self.time_together([(program, entry, (core.rank, *params[1:])) for core in self.cores])
+        runs = [(program, entry, core.place.parameters(params)) for core in self.cores]
+        return self.time_together(runs)
 
     def time_together(self, runs: Sequence[tuple[LoadedProgram, str, Sequence[int]]]) -> list[Timeline]:
-        """The timings of programs that run together, one per core, sharing the main memory's bandwidth.
+        """The timings of programs that run together, one per core, sharing the main memories' bandwidth.
 
         Raises:
             UserError: deadlock, naming the waiting commands.
         """
-        return simulate(runs)
+        chip_bytes = self.main.size // self.machine.chips_of(len(self.cores))
+        return simulate(runs, chip_bytes=chip_bytes)

@@ -8,6 +8,7 @@ For new parameters the few commands that depend on them are bound again, for kno
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,12 +28,15 @@ class Member(NamedTuple):
     """What a core knows of the group that runs a program together.
 
     Attributes:
-        rank: its own number, where it is one of several.
-        meet: waits for the others.
+        known: the first runtime parameters, which say where it is.
+        meet: waits for the others of its chip or system.
     """
 
-    rank: int | None
-    meet: Callable[[], object]
+    known: tuple[int, ...] = ()
+    meet: Callable[[str], object] = lambda scope: None
+
+
+ALONE = Member()
 
 
 def prepare(
@@ -41,20 +45,18 @@ def prepare(
     parameters: int,
     memories: Mapping[str, SimulatedMemory],
     local: Mapping[str, SimulatedMemory],
-    member: Member | None = None,
+    member: Member = ALONE,
 ) -> StraightLine | None:
     """The straight-line code of an entry for any ``parameters`` values.
 
     None where the program is not of that kind, or has an error that executing it command by command shows.
     """
     try:
-        found = dispatched(program, entry, parameters, memories, member.rank if member else None)
+        found = dispatched(program, entry, parameters, memories, member.known)
         flow = Forwarding(local)
         for command in found:
             flow.add(command)
-        code = StraightLine(live(flow.commands, local), len(found), flow, memories)
-        code.meet = member.meet if member else None
-        return code
+        return StraightLine(live(flow.commands, local), len(found), flow, memories, member.meet)
     except (NotAffine, UserError):
         return None
 
@@ -64,7 +66,6 @@ class StraightLine:
 
     Attributes:
         executed: how many commands the program dispatches.
-        meet: what is called before a copy that waits for other cores.
     """
 
     def __init__(
@@ -73,9 +74,9 @@ class StraightLine:
         executed: int,
         flow: Forwarding,
         memories: Mapping[str, SimulatedMemory],
+        meet: Callable[[str], object],
     ) -> None:
         self.executed = executed
-        self.meet: Callable[[], object] | None = None
         self._relied, self._conditions = _merged(flow.relied), flow.conditions
         self._varying: list[tuple[int, Binder]] = []
         self._calls: list[Call] = []
@@ -84,7 +85,7 @@ class StraightLine:
         for command in commands:
             binder = Binder(command, memories, scratch)
             if isinstance(command.plan, CopyPlan) and command.plan.meet:
-                self._calls.append(self._meet)
+                self._calls.append(partial(meet, command.plan.meet))
             if not command.fixed:
                 self._varying.append((len(self._calls), binder))
             self._calls += binder.bind() if command.fixed else [_nothing]
@@ -117,10 +118,6 @@ class StraightLine:
                     call()
         except UserError as error:
             raise Stopped(error, self._positions[at]) from error
-
-    def _meet(self) -> None:
-        if self.meet is not None:
-            self.meet()
 
 
 class Stopped(Exception):

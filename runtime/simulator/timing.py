@@ -6,14 +6,15 @@
 * A queue starts its next command when the one before has finished and all tokens it waits for are there. In
   one cycle first commands finish, each followed by the starts that it allows (queues in the order of the
   machine description), then the sequencer steps.
-* A command takes the cycles of the machine's cost model. Cores that run together share the main memory: while
-  they ask for more than its bandwidth, each gets its share, and what they do takes longer in proportion.
+* A command takes the cycles of the machine's cost model, and where it moves data between chips those of the
+  link. Cores that run together share their chip's main memory and link: while they ask for more than its
+  bandwidth, each gets its share, and what they do takes longer in proportion.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -22,9 +23,11 @@ from typing import NamedTuple
 from npuc.backends.instruction import Instruction, SemaphoreUse
 from npuc.backends.model import Cost
 from npuc.ir.errors import UserError
+from npuc.ir.meetings import CHIP
 from npuc.runtime.simulator.plan import CopyPlan
 from npuc.runtime.simulator.program import Item, LoadedProgram
 from npuc.runtime.simulator.sequencer import Sequencer
+from npuc.runtime.simulator.traffic import INWARD, MEMORY, OUTWARD, Chips, Demand, Resource
 
 FINISH, STEP = 0, 1
 ROUNDING = 1e-6  # cycles
@@ -59,6 +62,7 @@ class Timeline:
         queues: queue → its commands, in order.
         stages: stage → cycles that commands spent in it, were each alone.
         dram_bytes: bytes moved from and to main memory.
+        link_bytes: bytes moved from and to other chips.
         deadlock: set where the program did not come to its end.
     """
 
@@ -67,6 +71,7 @@ class Timeline:
     queues: dict[str, list[Interval]] = field(default_factory=dict[str, list[Interval]])
     stages: dict[str, int] = field(default_factory=dict[str, int])
     dram_bytes: int = 0
+    link_bytes: int = 0
     deadlock: Deadlock | None = None
 
     @property
@@ -80,17 +85,22 @@ class Timeline:
 
 
 class Job(NamedTuple):
-    """A dispatched command: what it costs and what it waits for and signals."""
+    """A dispatched command: what it costs, what it waits for and signals.
+
+    ``demand`` is bytes by what it shares with other cores, ``link_bytes`` what it moves between chips.
+    """
 
     item: Item
     cost: Cost
     waits: tuple[SemaphoreUse, ...]
     signals: tuple[SemaphoreUse, ...]
+    demand: Demand
+    link_bytes: int
 
     @property
-    def meets(self) -> bool:
-        """Whether it starts only when all cores are ready to start it."""
-        return isinstance(self.item.plan, CopyPlan) and self.item.plan.meet
+    def meets(self) -> str:
+        """Whose cores must all be ready to start it; "" where it does not wait."""
+        return self.item.plan.meet if isinstance(self.item.plan, CopyPlan) else ""
 
 
 CostFunction = Callable[[Instruction], Cost]
@@ -101,18 +111,23 @@ def simulate(
     *,
     cost: CostFunction | None = None,
     stops: bool = True,
+    chip_bytes: int = 0,
 ) -> list[Timeline]:
-    """Time programs that start together, one per core of a chip.
+    """Time programs that start together, one per core of a chip or of several chips.
 
     Args:
         runs: per core program, entry and runtime parameters.
         cost: what a command costs, by default what the machine says.
         stops: raise on a deadlock; else the timelines carry it.
+        chip_bytes: how far apart the main memories of several chips are in addresses.
 
     Raises:
         UserError: deadlock, naming the waiting commands.
     """
-    engine = _Engine([_CoreTime(*run, cost) for run in runs])
+    on_chip = runs[0][0].machine.cores_per_chip
+    apart = chip_bytes if len(runs) > on_chip else 0
+    places = [Chips(apart, rank // on_chip) for rank in range(len(runs))]
+    engine = _Engine([_CoreTime(*run, cost, chips) for run, chips in zip(runs, places, strict=True)])
     engine.run()
     timelines = [core.timeline for core in engine.cores]
     for timeline in timelines:
@@ -132,9 +147,10 @@ class _Queue:
         self.started = 0
         self.updated = 0
         self.left = 0.0  # cycles of work left at ``updated``, at full speed
-        self.rate = 0.0  # bytes per cycle it asks of the main memory
+        self.rates: Demand = ()  # bytes per cycle it asks of what is shared
+        self.speed = 1.0  # what it gets of that
         self.version = 0
-        self.meetings = 0  # that have begun or are waited for
+        self.meetings: Counter[str] = Counter()  # that have begun or are waited for
         self.meeting = False  # whether what runs waits for other cores
 
 
@@ -142,10 +158,16 @@ class _CoreTime:
     """One core's sequencer, queues and semaphores."""
 
     def __init__(
-        self, program: LoadedProgram, entry: str, params: Sequence[int], cost: CostFunction | None
+        self,
+        program: LoadedProgram,
+        entry: str,
+        params: Sequence[int],
+        cost: CostFunction | None,
+        chips: Chips,
     ) -> None:
         machine = program.machine
         self.program = program
+        self.chips = chips
         self.queues = {name: _Queue(name, queue.depth) for name, queue in machine.queues.items()}
         self.semaphores = [0] * machine.semaphores
         self.timeline = Timeline(program, queues={name: [] for name in self.queues})
@@ -158,18 +180,21 @@ class _CoreTime:
     def _jobs(self, entry: str, params: Sequence[int], cost: CostFunction) -> Iterator[Job | Item]:
         """What the sequencer meets: a job to dispatch, or one of its own commands."""
         sequencer = Sequencer(self.program)
-        known: dict[tuple[int, int], Job] = {}
+        known: dict[tuple[int, int, tuple[int, ...]], Job] = {}
+        registers = sequencer.registers
         for position in sequencer.trace(entry, params):
             item = self.program.items[position]
             if item.plan is None:
                 yield item
                 continue
-            extent = item.plan.extent(sequencer.registers) if isinstance(item.plan, CopyPlan) else -1
-            job = known.get((position, extent))
+            extent = item.plan.extent(registers) if isinstance(item.plan, CopyPlan) else -1
+            key = position, extent, self.chips.key(item.plan, registers)
+            job = known.get(key)
             if job is None:
-                found = clipped_cost(item, extent, cost)
-                job = Job(item, found, item.instruction.waits, item.instruction.signals)
-                known[position, extent] = job
+                plain = clipped_cost(item, extent, cost)
+                found = self.chips.shared(self.program.machine, item.plan, plain, registers, extent)
+                job = Job(item, found[0], item.instruction.waits, item.instruction.signals, *found[1:])
+                known[key] = job
             yield job
 
     @property
@@ -217,10 +242,11 @@ class _Engine:
         self.events: list[tuple[int, int, int, _CoreTime, _Queue | None, int]] = []
         self.count = 0
         self.now = 0
-        self.bandwidth = cores[0].program.machine.main.bandwidth or math.inf
-        self.factor = 1.0  # speed of what moves from and to the main memory
+        machine = cores[0].program.machine
+        link = machine.chip_link.bandwidth if machine.chip_link is not None else math.inf
+        self.bandwidth = {MEMORY: machine.main.bandwidth or math.inf, INWARD: link, OUTWARD: link}
         self.moving: list[tuple[_CoreTime, _Queue]] = []
-        self.meetings: dict[tuple[str, int], list[tuple[_CoreTime, _Queue]]] = {}
+        self.meetings: dict[tuple[str, int, str, int], list[tuple[_CoreTime, _Queue]]] = {}
 
     def run(self) -> None:
         for core in self.cores:
@@ -317,12 +343,16 @@ class _Engine:
 
     def _meet(self, core: _CoreTime, queue: _Queue) -> None:
         """Wait, or begin together with the cores that wait for this one."""
-        queue.meetings += 1
+        assert queue.running is not None
+        scope = queue.running.meets
+        queue.meetings[scope] += 1
         queue.meeting = True
-        arrived = self.meetings.setdefault((queue.name, queue.meetings), [])
+        chip = core.chips.own if scope == CHIP else 0
+        key = scope, chip, queue.name, queue.meetings[scope]
+        arrived = self.meetings.setdefault(key, [])
         arrived.append((core, queue))
-        if len(arrived) == len(self.cores):
-            for other, its_queue in self.meetings.pop((queue.name, queue.meetings)):
+        if len(arrived) == sum(scope != CHIP or other.chips.own == chip for other in self.cores):
+            for other, its_queue in self.meetings.pop(key):
                 its_queue.meeting = False
                 assert its_queue.running is not None
                 self._begin(other, its_queue, its_queue.running)
@@ -330,26 +360,27 @@ class _Engine:
     def _begin(self, core: _CoreTime, queue: _Queue, job: Job) -> None:
         queue.started = queue.updated = self.now
         queue.left = job.cost.cycles
-        queue.rate = job.cost.dram_bytes / max(job.cost.cycles, 1)
-        if queue.rate:
+        queue.rates = tuple((what, count / max(job.cost.cycles, 1)) for what, count in job.demand)
+        queue.speed = 1.0
+        if queue.rates:
             self._share([*self.moving, (core, queue)])
         self._end(core, queue)
 
     def _end(self, core: _CoreTime, queue: _Queue) -> None:
         """Foresee the end of what runs in a queue."""
-        speed = self.factor if queue.rate else 1.0
         queue.version += 1
-        self._push(self.now + math.ceil(queue.left / speed - ROUNDING), FINISH, core, queue)
+        self._push(self.now + math.ceil(queue.left / queue.speed - ROUNDING), FINISH, core, queue)
 
     def _finish(self, core: _CoreTime, queue: _Queue) -> None:
         job, queue.running = queue.running, None
         assert job is not None
-        if queue.rate:
+        if queue.rates:
             self._share([mover for mover in self.moving if mover[1] is not queue])
         timeline = core.timeline
         timeline.queues[queue.name].append(Interval(job.item.offset, queue.started, self.now))
         timeline.cycles = max(timeline.cycles, self.now)
         timeline.dram_bytes += job.cost.dram_bytes
+        timeline.link_bytes += job.link_bytes
         for stage, cycles in job.cost.stages.items():
             timeline.stages[stage] = timeline.stages.get(stage, 0) + cycles
         for semaphore, count in job.signals:
@@ -361,16 +392,20 @@ class _Engine:
         self._wake(core)
 
     def _share(self, moving: list[tuple[_CoreTime, _Queue]]) -> None:
-        """Change who moves data; if that changes how fast all do, their ends move."""
+        """Change who moves data; where that changes how fast others do, their ends move."""
         for _, queue in self.moving:
-            queue.left -= (self.now - queue.updated) * self.factor
+            queue.left -= (self.now - queue.updated) * queue.speed
             queue.updated = self.now
         self.moving = moving
-        asked = sum(queue.rate for _, queue in moving)
-        factor = min(1.0, self.bandwidth / asked) if asked else 1.0
-        if factor != self.factor:
-            self.factor = factor
-            for core, queue in moving:
+        asked: dict[Resource, float] = {}
+        for _, queue in moving:
+            for what, rate in queue.rates:
+                asked[what] = asked.get(what, 0.0) + rate
+        share = {what: min(1.0, self.bandwidth[what[0]] / rate) for what, rate in asked.items()}
+        for core, queue in moving:
+            speed = min(share[what] for what, _ in queue.rates)
+            if speed != queue.speed:
+                queue.speed = speed
                 self._end(core, queue)
 
 

@@ -1,8 +1,8 @@
 """Models on several cores: run with --benchmark-enable.
 
 What is measured is how long the timing model takes; what it finds is in each benchmark's `extra_info`:
-simulated cycles of a prefill and a decode step, and tokens per second. No weights are needed. Of trained models
-the errors are those of `irc verify`, which are held to what one core is held to.
+simulated cycles of a prefill and a decode step, and tokens per second. No weights are needed. Of trained
+models the errors are those of `irc verify`, which are held to what one core is held to.
 """
 
 from __future__ import annotations

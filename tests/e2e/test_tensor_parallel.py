@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 import npuc
 import pytest
+from npuc.backends.registry import load_target
 from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.buckets import parse_bucket
 from npuc.runtime.artifact import Artifact
@@ -16,6 +18,7 @@ from npuc.runtime.simulator.plan import CopyPlan
 from npuc.runtime.simulator.sequencer import Sequencer
 from npuc.runtime.verify import verify
 from npuc.tools import irc
+from npuc.tools.commands.profile import time_ranks
 from sanitized import FirstRunsSanitized
 
 SIZES = [("prefill", "1x16"), ("prefill", "1x128"), ("decode", "1x32")]
@@ -83,6 +86,40 @@ def test_two_all_reduces_a_layer(
     assert from_others == LAYERS * 2 * textbook(ranks, tokens * width * 4)
 
 
+@pytest.fixture(scope="module")
+def two_chips(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact for two chips of two cores, which are RNGD's otherwise."""
+    folder = tmp_path_factory.mktemp("chips")
+    text = Path(load_target("rngd").machine.file).read_text()
+    assert text.count("level core 4 ") == 1
+    (folder / "small.npu").write_text(text.replace("level core 4 ", "level core 1 "))
+    small = str(folder / "small.npu")
+    npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS, tensor_parallel=4)
+    return folder / "out"
+
+
+def test_logits_of_two_chips(two_chips: Path, demo_model: Path, tmp_path: Path) -> None:
+    device = FirstRunsSanitized(Artifact(two_chips))
+    (tmp_path / "text").write_text("The function returns a list, or None.")
+    found = verify(two_chips, demo_model, tmp_path / "text", device=device)
+    assert found["max_rel_error"] < 1e-5
+    assert device.hazards == []
+
+
+def test_the_link_carries_the_least_bytes(two_chips: Path) -> None:
+    """In an all-reduce each chip gets 2 · (chips − 1) / chips of the tensor, of two chips all of it."""
+    artifact = Artifact(two_chips)
+    program = artifact.manifest.programs[0]
+    timelines = time_ranks(artifact, program, artifact.machine)
+    tensor = program.new_tokens * geometry_of(artifact.machine).padded(HIDDEN) * 4
+    # Positions and logits are with the first chip: a rank of the second has them read into each of its slices
+    # and writes its columns.
+    slices, ranks = artifact.machine.slices, len(timelines)
+    own = 4 * slices * program.new_tokens + prod(program.io["logits_last"].shape) * 4 // ranks
+    for rank, more in ((0, 0), (2, own)):
+        assert timelines[rank].link_bytes == LAYERS * 2 * tensor // 2 + more
+
+
 def _bytes(plan: CopyPlan) -> int:
     count = 1
     for size in plan.spec.size:
@@ -93,7 +130,7 @@ def _bytes(plan: CopyPlan) -> int:
 def test_tools_know_of_all_ranks(artifact: Callable[[int], Path], tmp_path: Path, capsys: Capture) -> None:
     path = str(artifact(2))
     assert irc.main(["inspect", path, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["parallel"] == {"tensor_parallel": 2}
+    assert json.loads(capsys.readouterr().out)["parallel"] == {"tensor_parallel": 2, "chips": 1}
     assert irc.main(["profile", path, "--program", "decode_1x32", "--trace", f"{tmp_path}/t", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["programs"]
     assert found["cycles"] > found["roofline_cycles"]
@@ -107,12 +144,16 @@ def test_tools_know_of_all_ranks(artifact: Callable[[int], Path], tmp_path: Path
     [
         ("9", "9 ranks are asked for, a chip of rngd has 8 cores"),
         ("0", "0 ranks are asked for, a chip of rngd has 8 cores"),
+        ("12", "12 ranks are asked for, a chip of rngd has 8 cores"),
+        ("40", "40 ranks are asked for, a chip of rngd has 8 cores"),
     ],
 )
 def test_too_many_ranks(ranks: str, message: str, demo_model: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = ["-t", "rngd", "--tensor-parallel", ranks, "-o", str(tmp_path / "out"), "--json"]
     assert irc.main(["compile", str(demo_model), *flags]) == 1
-    assert json.loads(capsys.readouterr().out)["error"]["message"] == message
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"] == message
+    assert error["remedy"] == "use at most 8 or all of 2 or 3 or 4 chips"
     assert not (tmp_path / "out").exists()
 
 

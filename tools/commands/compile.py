@@ -92,7 +92,7 @@ def add_compiled_for(
         type=int,
         default=1,
         metavar="N",
-        help="share every layer among N cores",
+        help="share every layer among N cores of a chip, or all cores of several",
     )
     numbers.add_argument("--max-context", type=int, metavar="N", help="longest attention length")
     numbers.add_argument(

@@ -58,12 +58,13 @@ def _artifact(path: Path, check: bool) -> Outcome:
     data: dict[str, Any] = {"format": "artifact", **encode(artifact.manifest), "checked": check}
     manifest = artifact.manifest
     sizes = {entry.path: entry.bytes for entry in manifest.files}
-    source, ranks = manifest.source, manifest.parallel.tensor_parallel
+    source, ranks, chips = manifest.source, manifest.parallel.tensor_parallel, manifest.parallel.chips
+    where = "" if chips == 1 else f" of {chips} chips"
     rows = [
         ["target", manifest.target],
         ["source", f"{source.name} ({source.architecture})"],
         ["type", manifest.dtype],
-        *([["ranks", f"{ranks} cores of a chip share every layer"]] if ranks > 1 else []),
+        *([["ranks", f"{ranks} cores{where} share every layer"]] if ranks > 1 else []),
         ["context", f"{manifest.max_context} positions, {manifest.slots} cache slots"],
         ["memory", ", ".join(f"{name} {size(region.bytes)}" for name, region in manifest.memory.items())],
     ]

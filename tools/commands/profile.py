@@ -74,7 +74,9 @@ def time_ranks(artifact: Any, program: Any, machine: Any) -> list[Any]:
     start = program.length - program.new_tokens
     rows = [(slot, start, program.new_tokens) for slot in range(program.batch)]
     loaded, ranks = load_program(machine, elf), artifact.manifest.parallel.tensor_parallel
-    return simulate([(loaded, "last", parameters(rows, rank)) for rank in range(ranks)])
+    cores = machine.cores_per_chip
+    runs = [(loaded, "last", parameters(rows, rank, rank // cores)) for rank in range(ranks)]
+    return simulate(runs, chip_bytes=cores * artifact.manifest.rank_stride)
 
 
 def data_of(program: Any, timeline: Any, machine: Any, sizes: Any, manifest: Any) -> dict[str, Any]:

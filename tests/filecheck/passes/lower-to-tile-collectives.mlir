@@ -34,6 +34,33 @@ builtin.module @prefill_1x4096 attributes {npuc.bucket = {kind = "prefill", batc
     func.return %y : !Many
   }
 
+  // Sixteen ranks are on two chips: between the halves each reads its share of both chips' sums. The next
+  // all-reduce shows its own in another buffer.
+  // CHECK-LABEL: func.func private @chips
+  func.func private @chips(%x : !Few) -> !Few {
+    // CHECK-NEXT: %rank = tile.rank : index
+    // CHECK-NEXT: %chip = tile.chip : index
+    // CHECK-NEXT: %core = tile.sum %rank + -8 * %chip
+    // CHECK: tile.copy [64, 8, 2] src(%values + 2 * %core strides [16, 1024, 1]) dst(%[[PARTS:.*]] strides [0, 2, 1] slices [1, 0, 0]) meet{{$}}
+    // CHECK: %[[OWN:.*]] = tile.shared 2 : memref<8x64x2xf32, "hbm">
+    // CHECK: tile.copy [128] src(%{{.*}} strides [1]) dst(%[[OWN]] + 128 * %core strides [1])
+    // CHECK-NEXT: %[[ALL:.*]] = tile.shared 2 system : memref<2x8x64x2xf32, "hbm">
+    // CHECK: tile.copy [64, 2, 2] src(%[[ALL]] + 128 * %core strides [2, 0, 1] slices [0, 1, 0]) dst(%{{.*}} strides [0, 2, 1] slices [1, 0, 0]) meet system
+    // CHECK: tile.copy [64, 8, 2] src(%sums strides [2, 128, 1]) dst(%{{.*}} strides [0, 2, 1] slices [1, 0, 0]) meet{{$}}
+    %y = dist.all_reduce sum %x over [tp] mesh #dist.mesh<tp = 16> : !Few
+    // CHECK: tile.shared 3 system
+    %z = dist.all_reduce sum %y over [tp] mesh #dist.mesh<tp = 16> : !Few
+    func.return %z : !Few
+  }
+
+  // Without another one around it, all chips meet at the end.
+  // CHECK-LABEL: func.func private @one
+  func.func private @one(%x : !Few) -> !Few {
+    // CHECK: src(%sums strides {{.*}}) meet system
+    %y = dist.all_reduce sum %x over [tp] mesh #dist.mesh<tp = 16> : !Few
+    func.return %y : !Few
+  }
+
   // Each rank writes its columns of the logits.
   // CHECK-LABEL: func.func private @head_last
   func.func private @head_last(%x : !Few) -> tensor<1x1x512xf32, #tile.host> {

@@ -92,7 +92,7 @@ REFUSED: list[tuple[str, str, dict[str, FieldValue], dict[str, FieldValue], list
     ("dma", "dma", COPY, {"type": "none"}, ["a copy needs an element type"]),
     ("dma", "dma", COPY, {"dst.base": 4}, ["alignment(dst) = 4, granule(dst) = 8"]),
     ("dma", "dma", COPY, {"index.dim": 1, "src.memory": "dm"}, ["memory(src) = dm", "gathers read hbm"]),
-    ("dma", "dma", COPY, {"src.base": 48 << 30}, ["the source must lie in the memory"]),
+    ("dma", "dma", COPY, {"src.base": 4 * 48 << 30}, ["the source must lie in the memory"]),
     ("signal", "control", {"sem": 64}, {}, ["sem is 64, outside 0 … 63"]),
     ("set", "control", {"rd": 0}, {}, ["rd = 0", "register 0 is always zero"]),
 ]  # fmt: skip

@@ -50,3 +50,27 @@ def test_a_rank_that_does_not_come() -> None:
     together = Lockstep(2)
     with pytest.raises(UserError, match="rank 1 waits for rank 0, which has come to its end"):
         together.run([lambda: None, lambda: together.exchange(1, None)])
+
+
+def test_groups_meet_by_themselves() -> None:
+    """Two pairs meet among themselves, one of them more often, before all four meet."""
+    together = Lockstep(4)
+
+    def rank_of(rank: int) -> Callable[[], list[int]]:
+        def run() -> list[int]:
+            found = together.exchange(rank, rank, 2)
+            for _ in range(rank // 2):
+                found = together.exchange(rank, sum(found), 2)
+            return together.exchange(rank, sum(found))
+
+        return run
+
+    assert together.run([rank_of(rank) for rank in range(4)]) == [[1, 1, 10, 10]] * 4
+
+
+def test_ranks_that_wait_for_one_another() -> None:
+    together = Lockstep(4)
+    pair = [lambda: together.exchange(0, None, 2), lambda: together.exchange(1, None)]
+    whole = [lambda: together.exchange(2, None), lambda: together.exchange(3, None)]
+    with pytest.raises(UserError, match=r"rank . waits for rank ., which waits for others"):
+        together.run([*pair, *whole])

@@ -37,7 +37,7 @@ def run(
     for name, tensor in inputs.items():
         simulator.write(emitted.io[name][0], tensor)
     program = simulator.load(emitted.program)
-    params = [0]
+    params = [0, 0]
     for slot, position, valid in zip(rows.slot, rows.position, rows.valid, strict=True):
         params += [slot, position, valid, max(valid - 1, 0), position + valid]
     result = simulator.run(program, function.sym_name.data, params, hazards=True)

@@ -157,8 +157,8 @@ def test_overlapping_memory_is_refused(small_artifact: Path) -> None:
         b"[]",
         b"\xff",
         b'{"format": NaN}',
-        b'{"format": 1}',
-        b'{"format": 1, "x": 2}',
+        b'{"format": 2}',
+        b'{"format": 2, "x": 2}',
         b"1",
     ],
 )
@@ -170,8 +170,8 @@ def test_other_json_is_refused(text: bytes) -> None:
 
 def test_future_formats_and_respelled_manifests_are_refused(small_artifact: Path) -> None:
     data = (small_artifact / "artifact.json").read_bytes()
-    with pytest.raises(UserError, match="format 2"):
-        read_manifest(data.replace(b'"format": 1', b'"format": 2'), "artifact.json")
+    with pytest.raises(UserError, match="format 3"):
+        read_manifest(data.replace(b'"format": 2', b'"format": 3'), "artifact.json")
     for other in (data.replace(b"\n", b"\r\n"), data + b" ", data.replace(b'"toy"', b'"t\\u006fy"')):
         assert parse_json(other, "") == parse_json(data, "")
         with pytest.raises(UserError, match="SHA-256"):

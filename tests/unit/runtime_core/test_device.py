@@ -52,4 +52,4 @@ def test_damaged_weights_are_found_on_upload(small_artifact: Path) -> None:
 
 
 def test_parameters_of_each_row() -> None:
-    assert parameters([(2, 7, 3), (0, 0, 0)], rank=1) == [1, 2, 7, 3, 2, 10, 0, 0, 0, 0, 0]
+    assert parameters([(2, 7, 3), (0, 0, 0)], rank=9, chip=1) == [9, 1, 2, 7, 3, 2, 10, 0, 0, 0, 0, 0]

@@ -86,7 +86,14 @@ func.func @ranks(%x : memref<4x32xf32, "dm">) {
   // CHECK-NEXT: tile.copy [4, 32] src(%x strides [0, 1] slices [1, 0]) dst(%all + 128 * %rank strides [32, 1])
   tile.copy [4, 32] src(%x strides [0, 1] slices [1, 0]) dst(%all + 128 * %rank strides [32, 1])
   // CHECK-NEXT: tile.copy [4, 32] src(%all strides [32, 1]) dst(%x strides [0, 1] slices [1, 0]) meet
-  // GENERIC: meet, operandSegmentSizes
+  // GENERIC: meet = "chip", operandSegmentSizes
   tile.copy [4, 32] src(%all strides [32, 1]) dst(%x strides [0, 1] slices [1, 0]) meet
+  // Chips: the same buffer of each of them, along its first dimension, when all chips' ranks are ready.
+  // CHECK-NEXT: %chip = tile.chip : index
+  %chip = tile.chip : index
+  // CHECK-NEXT: %each = tile.shared 0 system : memref<2x32xf32, "hbm">
+  %each = tile.shared 0 system : memref<2x32xf32, "hbm">
+  // CHECK-NEXT: tile.copy [2, 32] src(%each strides [0, 1] slices [1, 0]) dst(%x + 2 * %chip strides [0, 1] slices [1, 0]) meet system
+  tile.copy [2, 32] src(%each strides [0, 1] slices [1, 0]) dst(%x + 2 * %chip strides [0, 1] slices [1, 0]) meet system
   func.return
 }
