@@ -31,10 +31,10 @@ class InlineCallsPass(ModulePass):
             for function in functions:
                 for call in list(calls_of(function)):
                     if sites[call.callee.string_value()] == 1:
-                        _inline(call, by_name[call.callee.string_value()])
+                        inline_call(call, by_name[call.callee.string_value()])
 
 
-def _inline(call: tile.CallOp, callee: FuncOp) -> None:
+def inline_call(call: tile.CallOp, callee: FuncOp) -> None:
     """Move the callee's body in place of its only call."""
     body = callee.body.block
     for argument, operand in zip(list(body.args), call.arguments, strict=True):

@@ -12,6 +12,7 @@ from typing import Any
 from npuc.ir.errors import UserError
 from npuc.ir.printing import print_ir
 from npuc.passes.reduction.modules import size, tidy
+from npuc.passes.reduction.pipeline_results import pipeline_result
 from npuc.passes.reduction.transformations import TRANSFORMATIONS, Transformation
 from xdsl.dialects.builtin import ModuleOp
 
@@ -95,6 +96,11 @@ class Reducer:
         self.seen.add(digest)
         self.tests += 1
         return self.interesting(made.clone())
+
+
+def transformations_for(pipeline: str) -> Sequence[Transformation]:
+    """What to try where a pipeline goes wrong; "" where a script decides."""
+    return (*TRANSFORMATIONS, pipeline_result(pipeline)) if pipeline else TRANSFORMATIONS
 
 
 @dataclass(frozen=True)

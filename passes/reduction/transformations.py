@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from npuc.ir import graph, tile
+from npuc.passes.allocate_buffers import MEMORY_ATTRIBUTE, memory_map
+from npuc.passes.inline_calls import inline_call
 from npuc.passes.reduction.modules import functions, inner, mentioned, retype, symbols_in
 from npuc.passes.reduction.shrinking import (
     dimensions,
@@ -148,6 +150,32 @@ def _inline_rows(module: ModuleOp, number: int) -> bool:
     return True
 
 
+def _calls(module: ModuleOp) -> list[tile.CallOp]:
+    return [op for op in module.walk() if isinstance(op, tile.CallOp)]
+
+
+def _inline(module: ModuleOp, number: int) -> bool:
+    """Puts what a call runs in its place."""
+    call = _calls(module)[number]
+    holder, name = _module_of(call), call.callee.string_value()
+    callee = next(op for op in holder.ops if isinstance(op, FuncOp) and op.sym_name.data == name)
+    if sum(other.callee == call.callee for other in _calls(holder)) > 1:
+        copy = callee.clone()
+        Rewriter.insert_op(copy, InsertPoint.before(callee))
+        callee = copy
+    inline_call(call, callee)
+    return True
+
+
+def _module_of(op: Operation) -> ModuleOp:
+    """The module around an operation."""
+    holder = op.parent_op()
+    while not isinstance(holder, ModuleOp):
+        assert holder is not None
+        holder = holder.parent_op()
+    return holder
+
+
 # Values
 
 
@@ -195,10 +223,26 @@ def _cut(function: FuncOp, values: Sequence[SSAValue]) -> None:
     for value in values:
         argument = block.insert_arg(value.type, len(block.args))
         argument.name_hint = value.name_hint
-        if function.arg_attrs is not None:
-            function.arg_attrs = ArrayAttr([*function.arg_attrs.data, DictionaryAttr({})])
+        known = function.arg_attrs.data if function.arg_attrs is not None else ()
+        known = known or [DictionaryAttr({})] * argument.index
+        function.arg_attrs = ArrayAttr([*known, _placed(function, value)])
         value.replace_all_uses_with(argument)
     retype(function)
+
+
+def _placed(function: FuncOp, value: SSAValue) -> DictionaryAttr:
+    """Where an argument lies that was a weight of the first layer, once weights lie somewhere."""
+    root = _module_of(function)
+    while root.parent_op() is not None:
+        root = _module_of(root)
+    if not isinstance(value.owner, tile.WeightOp) or MEMORY_ATTRIBUTE not in root.attributes:
+        return DictionaryAttr({})
+    name = value.owner.symbol
+    packed = next(
+        op for op in root.ops if isinstance(op, tile.PackedOp) and op.sym_name.data == name.string_value()
+    )
+    address = memory_map(root)["weights"][0] + tile.integer(packed.offset)
+    return DictionaryAttr({"tile.address": IntegerAttr(address, i64)})
 
 
 def _cut_far(module: ModuleOp, number: int) -> bool:
@@ -315,6 +359,7 @@ TRANSFORMATIONS = (
     Transformation("drop effects", lambda m: _shares(len(_without_results(m))), _erase),
     Transformation("result to argument", lambda m: len(_returnable(m)), _results_to_arguments),
     Transformation("bypass", lambda m: len(_bypassed(m)), _bypass),
+    Transformation("call in place", lambda m: len(_calls(m)), _inline),
     Transformation("static sizes", lambda m: min(len(symbolic_types(m)), 1), make_static),
     Transformation("smaller sizes", lambda m: len(dimensions(m)), shrink),
     Transformation("forget checkpoint modules", lambda m: min(len(noted(m)), 1), forget_modules),

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Reduce."""
     from npuc.passes.reduction.modules import size
-    from npuc.passes.reduction.reducer import Reducer, Saved
+    from npuc.passes.reduction.reducer import Reducer, Saved, transformations_for
 
     start = time.perf_counter()
     module, pipeline = _input(arguments.file, arguments.passes)
@@ -56,7 +56,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     saved = Saved(output, _key(arguments, pipeline, kind))
     before = size(module)
     with progress_bar(not arguments.json) as bar:
-        reducer = Reducer(interesting, progress=lambda name, left: bar(f"{left} operations: {name}", None))
+        reducer = Reducer(interesting, transformations_for(pipeline))
+        reducer.progress = lambda name, left: bar(f"{left} operations: {name}", None)
         state = None if arguments.restart else saved.read()
         if state is not None:
             module, _ = _input(output, "")
