@@ -164,8 +164,8 @@ def core_bandwidth(machine: Machine) -> float:
 
 
 def roofline_cycles(work: Work, machine: Machine, cores: int = 1) -> float:
-    """The least cycles that so many cores of a chip need for the work."""
-    bandwidth = min(machine.main.bandwidth, cores * core_bandwidth(machine))
+    """The least cycles that so many cores, of a chip or of whole chips, need for the work."""
+    bandwidth = min(machine.chips_of(cores) * machine.main.bandwidth, cores * core_bandwidth(machine))
     types = {kind: machine.element_types[machine_type(machine, kind)] for kind in work.products}
     products = sum(count / types[kind].macs for kind, count in work.products.items())
     return max(work.bytes / bandwidth, products / (machine.slices * cores))
