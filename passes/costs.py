@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 from npuc.backends.instruction import Instruction
 from npuc.backends.machine import Machine
@@ -76,10 +76,24 @@ def cheapest(machine: Machine, spec: Spec, operands: Mapping[str, Operand]) -> i
 
 
 def cycles_together(machine: Machine, spec: Spec, buffers: Sequence[SSAValue], cores: int) -> float:
-    """The fewest cycles when so many cores do the same and share the main memory; infinite where none can."""
+    """The fewest cycles when so many cores of a chip do the same and share its main memory and link.
+
+    Infinite where no command can.
+    """
     bandwidth = (machine.main.bandwidth or inf) / cores
     costs = _costs(machine, spec, operands_of(machine, spec, buffers))
-    return min((max(cost.cycles, cost.dram_bytes / bandwidth) for cost in costs), default=inf)
+    found = min((max(cost.cycles, cost.dram_bytes / bandwidth) for cost in costs), default=inf)
+    remote, link = _bytes_of_other_chips(machine, spec, buffers), machine.chip_link
+    return max(found, remote * cores / link.bandwidth) + link.latency if remote and link else found
+
+
+def _bytes_of_other_chips(machine: Machine, spec: Spec, buffers: Sequence[SSAValue]) -> float:
+    """What a command reads from other chips: of a buffer that each of them has, all but one's part."""
+    for value in buffers:
+        if isinstance(shared := value.owner, tile.SharedOp) and shared.system is not None:
+            element = machine.element_types[operand_of(machine, value, 0).type]
+            return prod(spec.size) * element.bits / 8 * (shared.chips - 1) / shared.chips
+    return 0
 
 
 def _costs(machine: Machine, spec: Spec, operands: Mapping[str, Operand]) -> Iterator[Cost]:

@@ -11,12 +11,13 @@ of Collective Communication Operations in MPICH", 2005, have the trade-off).
 
 Of several chips each goes its two steps by itself. Between them a rank writes its share of the chip's sums;
 when all ranks of all chips have, it reads the same share of every chip and adds those up. Nothing else passes
-between chips.
+between chips. That is (chips − 1) times the tensor over each chip's link; of more than two chips it may take
+less time to do that in two steps as well, each chip adding up a piece of every share.
 
 A rank writes to a shared buffer again only after all have met over another, and so are done with the first.
 Steps that follow each other therefore use different buffers, around loops too: `SECOND` and `THIRD` take
-turns behind `FIRST`, and one step alone in what is repeated is not enough. What chips show each other takes
-turns likewise; alone in what is repeated, all chips meet once more.
+turns behind `FIRST`, and one step alone in what is repeated is not enough. What chips show each other in one
+step takes turns likewise; alone in what is repeated, all chips meet once more.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ VALUES, SUMS = 0, 1
 """Numbers of the shared buffers of an all-reduce in two steps."""
 FIRST, SECOND, THIRD = 2, 3, 4
 """Of those in one step, or between chips: of a function's first, and of the others in turn."""
+PIECES, PIECE_SUMS = 5, 6
+"""Of those in two steps between chips."""
 STEPS = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
 FEW = 32
 """What takes at most 1/FEW of the local memory is written from one slice."""
@@ -52,7 +55,9 @@ def lower_all_reduce(low: FunctionLowering, op: dist.AllReduceOp) -> None:
     ways = [two_steps.emit]
     if two_steps.chips == 1 and _has_others(op):
         ways.append(_InOneStep(low, op, view).emit)
-    total = low.emit.cheapest_of(ways, op.mesh.ranks)
+    if two_steps.chips > 2:
+        ways.append(_InTwoSteps(low, op, view, pieces=two_steps.chips).emit)
+    total = low.emit.cheapest_of(ways, two_steps.ranks)
     if op.result in low.destinations:
         low.emit.copy_view(total, low.destinations[op.result])
         total = low.destinations[op.result]
@@ -84,10 +89,10 @@ class _AllReduce:
         self.share = -(-prod(view.shape) // (parts * unit)) * unit
         self.run = parts * self.share
 
-    def _reduced(self, source: Walk, count: int, meet: str) -> View:
+    def _reduced(self, source: Walk, shape: tuple[int, int], meet: str) -> View:
         """So many shares, added up; arguments are those of `_read`."""
-        parts = self._read(source, count, meet)
-        part = dense(self.emit_.alloc((self.share,), self.view.element), (self.share,))
+        parts = self._read(source, shape, meet)
+        part = dense(self.emit_.alloc(shape[1:], self.view.element), shape[1:])
         self.emit_.reduce_outermost(parts, part, STEPS[self.kind])
         return part
 
@@ -104,17 +109,17 @@ class _AllReduce:
         self.emit_.add(op)
         return dense(op.result, shape)
 
-    def _core(self) -> SSAValue:
-        """The number of the rank on its chip."""
+    def _place(self) -> tuple[SSAValue, SSAValue]:
+        """The number of the rank on its chip, and the chip's; of one chip the rank's."""
         rank = rank_of(self.low)
         if self.chips == 1:
-            return rank
+            return rank, rank
         chip = tile.ChipOp()
         core = tile.SumOp(rank, -self.ranks, chip.result)
         chip.result.name_hint, core.result.name_hint = "chip", "core"
         self.emit_.add(chip)
         self.emit_.add(core)
-        return core.result
+        return core.result, chip.result
 
     def _as_input(self, buffer: SSAValue) -> View:
         """A buffer as a tensor of the input's shape and placement."""
@@ -145,49 +150,62 @@ class _AllReduce:
         walks = {"src": Walk(source, (0, 1), (1, 0)), "dst": Walk(place, (run, 1))}
         self.emit_.emit_copy(Nest((self.slices, run), walks))
 
-    def _read(self, source: Walk, count: int, meet: str) -> View:
-        """Gets so many shares into every slice, when all ranks of the chip or the system have come here.
+    def _read(self, source: Walk, shape: tuple[int, int], meet: str) -> View:
+        """Gets shares into every slice, when all ranks of the chip or the system have come here.
 
         Args:
             source: its steps are to the next slice's, the next share and the next element.
+            shape: how many shares, and their elements.
+            meet: who must have come.
         """
-        shape = count, self.share
         target = dense(self.emit_.alloc(shape, self.view.element), shape)
-        walks = {"src": source, "dst": Walk(target, (0, self.share, 1), (1, 0, 0))}
+        walks = {"src": source, "dst": Walk(target, (0, shape[1], 1), (1, 0, 0))}
         self.emit_.emit_copy(Nest((self.slices, *shape), walks), meet=meet)
         return target
 
 
 class _InTwoSteps(_AllReduce):
-    """A share for each rank of a chip."""
+    """A share for each rank of a chip; between chips in one step, or in two with a piece of it for each."""
 
-    def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View) -> None:
-        super().__init__(low, op, view, min(op.mesh.ranks, low.emit.machine.cores_per_chip))
-        self.number, self.again = self._turn(), CHIP if self.chips == 1 or _has_others(op) else SYSTEM
+    def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View, pieces: int = 1) -> None:
+        super().__init__(low, op, view, pieces * min(op.mesh.ranks, low.emit.machine.cores_per_chip))
+        self.piece, self.pieces = self.share, pieces
+        self.share *= pieces
+        met = self.chips == 1 or pieces > 1 or _has_others(op)
+        self.number, self.again = self._turn(), CHIP if met else SYSTEM
 
     def emit(self) -> View:
-        """Four copies and the sum; two more between chips."""
+        """Four copies and the sum; between chips two more, or four."""
         slices, share, run = self.slices, self.share, self.run
-        core = self._core()
+        core, chip = self._place()
         values = self._shared(VALUES, (self.ranks, slices, run))
         self._write(self._flat(), values, run, core)
         own = values.moved(0, ((core, share),))
-        part = self._reduced(Walk(own, (run, slices * run, 1)), self.ranks, CHIP)
-        if self.chips > 1:
-            part = self._between_chips(part, core)
+        part = self._reduced(Walk(own, (run, slices * run, 1)), (self.ranks, share), CHIP)
+        if self.pieces > 1:
+            part = self._piece_by_piece(part, core, chip)
+        elif self.chips > 1:
+            everywhere = self._show(part, self.number, share, core)
+            part = self._reduced(everywhere, (self.chips, share), SYSTEM)
         sums = self._shared(SUMS, (self.ranks, slices, share))
         self._write(part, sums, share, core)
-        result = self._read(Walk(sums, (share, slices * share, 1)), self.ranks, self.again)
+        result = self._read(Walk(sums, (share, slices * share, 1)), (self.ranks, share), self.again)
         return self._as_input(result.buffer)
 
-    def _between_chips(self, part: View, core: SSAValue) -> View:
-        """A share of a chip's sums as that of all chips'."""
-        slices, share = self.slices, self.share
-        shape = self.ranks, slices, share
-        self._write(part, self._shared(self.number, shape), share, core)
-        everywhere = self._shared(self.number, (self.chips, *shape), system=True)
-        own = everywhere.moved(0, ((core, slices * share),))
-        return self._reduced(Walk(own, (share, 0, 1), (0, 1, 0)), self.chips, SYSTEM)
+    def _show(self, part: View, number: int, size: int, core: SSAValue) -> Walk:
+        """Writes so many elements a slice for all chips to see; the walk over what all chips have of them."""
+        shape = self.ranks, self.slices, size
+        self._write(part, self._shared(number, shape), size, core)
+        everywhere = self._shared(number, (self.chips, *shape), system=True)
+        return Walk(everywhere.moved(0, ((core, self.slices * size),)), (size, 0, 1), (0, 1, 0))
+
+    def _piece_by_piece(self, part: View, core: SSAValue, chip: SSAValue) -> View:
+        """A share of the sums of all chips, of which each adds up one piece."""
+        shown, shape = self._show(part, PIECES, self.share, core), (self.chips, self.piece)
+        own = replace(shown, view=shown.view.moved(0, ((chip, self.piece),)))
+        piece = self._reduced(own, shape, SYSTEM)
+        found = self._read(self._show(piece, PIECE_SUMS, self.piece, core), shape, SYSTEM)
+        return dense(found.buffer, (self.share,))
 
 
 class _InOneStep(_AllReduce):
@@ -202,7 +220,7 @@ class _InOneStep(_AllReduce):
         run = self.run
         values = self._shared(self.number, (self.ranks, self.slices, run))
         self._write(self._flat(), values, run, rank_of(self.low))
-        found = self._reduced(Walk(values, (run, self.slices * run, 1)), self.ranks, CHIP)
+        found = self._reduced(Walk(values, (run, self.slices * run, 1)), (self.ranks, run), CHIP)
         return self._as_input(found.buffer)
 
 

@@ -6,15 +6,19 @@ import json
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import npuc
 import pytest
+from npuc.backends.elf import parse_program
 from npuc.backends.registry import load_target
 from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.buckets import parse_bucket
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.device import SimulatorDevice, parameters
+from npuc.runtime.manifest import Parallel
 from npuc.runtime.simulator.plan import CopyPlan
+from npuc.runtime.simulator.program import load_program
 from npuc.runtime.simulator.sequencer import Sequencer
 from npuc.runtime.verify import verify
 from npuc.tools import irc
@@ -86,38 +90,72 @@ def test_two_all_reduces_a_layer(
     assert from_others == LAYERS * 2 * textbook(ranks, tokens * width * 4)
 
 
-@pytest.fixture(scope="module")
-def two_chips(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact for two chips of two cores, which are RNGD's otherwise."""
+class Chips(NamedTuple):
+    """An artifact for several chips, and how many steps they take between each other."""
+
+    artifact: Path
+    count: int
+    steps: int
+
+
+SMALL = {
+    "two of two cores": (2, 1, {"level core 4 ": "level core 1 "}),
+    "four of one": (
+        4,
+        2,
+        {
+            "level core 4 ": "level core 1 ",
+            "level cluster 2 ": "level cluster 1 ",
+            "bandwidth 30 ": "bandwidth 1 ",
+        },
+    ),
+}
+"""Machines that are RNGD otherwise; over a slow link two steps are faster than one."""
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def chips(
+    request: pytest.FixtureRequest, demo_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Chips:
+    """Four ranks."""
+    count, steps, changes = SMALL[request.param]
     folder = tmp_path_factory.mktemp("chips")
     text = Path(load_target("rngd").machine.file).read_text()
-    assert text.count("level core 4 ") == 1
-    (folder / "small.npu").write_text(text.replace("level core 4 ", "level core 1 "))
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "small.npu").write_text(text)
     small = str(folder / "small.npu")
     npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS, tensor_parallel=4)
-    return folder / "out"
+    return Chips(folder / "out", count, steps)
 
 
-def test_logits_of_two_chips(two_chips: Path, demo_model: Path, tmp_path: Path) -> None:
-    device = FirstRunsSanitized(Artifact(two_chips))
+def test_logits_of_several_chips(chips: Chips, demo_model: Path, tmp_path: Path) -> None:
+    device = FirstRunsSanitized(Artifact(chips.artifact))
     (tmp_path / "text").write_text("The function returns a list, or None.")
-    found = verify(two_chips, demo_model, tmp_path / "text", device=device)
+    found = verify(chips.artifact, demo_model, tmp_path / "text", device=device)
     assert found["max_rel_error"] < 1e-5
     assert device.hazards == []
 
 
-def test_the_link_carries_the_least_bytes(two_chips: Path) -> None:
-    """In an all-reduce each chip gets 2 · (chips − 1) / chips of the tensor, of two chips all of it."""
-    artifact = Artifact(two_chips)
-    program = artifact.manifest.programs[0]
+def test_the_link_carries_the_least_bytes(chips: Chips) -> None:
+    """In an all-reduce each chip gets 2 · (chips − 1) / chips of the tensor; each rank its part of that."""
+    artifact = Artifact(chips.artifact)
+    assert artifact.manifest.parallel == Parallel(4, chips.count)
+    program, ranks = artifact.manifest.programs[0], 4
     timelines = time_ranks(artifact, program, artifact.machine)
     tensor = program.new_tokens * geometry_of(artifact.machine).padded(HIDDEN) * 4
-    # Positions and logits are with the first chip: a rank of the second has them read into each of its slices
-    # and writes its columns.
-    slices, ranks = artifact.machine.slices, len(timelines)
-    own = 4 * slices * program.new_tokens + prod(program.io["logits_last"].shape) * 4 // ranks
-    for rank, more in ((0, 0), (2, own)):
-        assert timelines[rank].link_bytes == LAYERS * 2 * tensor // 2 + more
+    least = 2 * (chips.count - 1) * tensor // ranks
+    # Positions and logits are with the first chip: ranks of others have them read into each slice and write
+    # their columns.
+    positions = 4 * artifact.machine.slices * program.new_tokens
+    own = positions + prod(program.io["logits_last"].shape) * 4 // ranks
+    for rank, more in ((0, 0), (3, own)):
+        assert timelines[rank].link_bytes == LAYERS * 2 * least + more
+    text = artifact.read_file(program.file)
+    items = load_program(artifact.machine, parse_program(text, "")).items
+    meetings = [item.plan.meet for item in items if isinstance(item.plan, CopyPlan)]
+    assert meetings.count("system") == 2 * chips.steps
 
 
 def _bytes(plan: CopyPlan) -> int:

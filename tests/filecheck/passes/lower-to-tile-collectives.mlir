@@ -61,6 +61,19 @@ builtin.module @prefill_1x4096 attributes {npuc.bucket = {kind = "prefill", batc
     func.return %y : !Few
   }
 
+  // On four chips each adds up a piece of every share, if that much is to be read: else there is but one step.
+  // CHECK-LABEL: func.func private @pieces
+  func.func private @pieces(%x : !Many, %y : !Few) -> (!Many, !Few) {
+    // CHECK: %[[ALL:.*]] = tile.shared 5 system : memref<4x8x64x2048xf32, "hbm">
+    // CHECK: tile.copy [64, 4, 512] src(%[[ALL]] + 131072 * %core + 512 * %chip strides [2048, 0, 1] slices [0, 1, 0]) dst(%{{.*}} strides [0, 512, 1] slices [1, 0, 0]) meet system
+    // CHECK: %[[SUMS:.*]] = tile.shared 6 system : memref<4x8x64x512xf32, "hbm">
+    // CHECK: tile.copy [64, 4, 512] src(%[[SUMS]] + 32768 * %core strides [512, 0, 1] slices [0, 1, 0]) dst(%{{.*}} strides [0, 512, 1] slices [1, 0, 0]) meet system
+    %z = dist.all_reduce sum %x over [tp] mesh #dist.mesh<tp = 32> : !Many
+    // CHECK: tile.shared 4 system : memref<4x8x64x2xf32, "hbm">
+    %w = dist.all_reduce sum %y over [tp] mesh #dist.mesh<tp = 32> : !Few
+    func.return %z, %w : !Many, !Few
+  }
+
   // Each rank writes its columns of the logits.
   // CHECK-LABEL: func.func private @head_last
   func.func private @head_last(%x : !Few) -> tensor<1x1x512xf32, #tile.host> {
