@@ -199,7 +199,7 @@ class ArtifactWriter:
         """Completes the artifact and moves it to the output path.
 
         Args:
-            manifest: all but ``files`` and ``sha256``, which are filled in here.
+            manifest: all but ``files``, ``sha256`` and the weights' ``crc32``, which are filled in here.
 
         Returns:
             The manifest as written.
@@ -207,17 +207,27 @@ class ArtifactWriter:
         Raises:
             UserError: ``inconsistent-artifact`` when manifest and files do not fit together.
         """
+        hashes = {weights.path: weights.sha256 for weights in self._open_weights}
         files = tuple(
-            FileEntry(str(path.relative_to(self._build)), path.stat().st_size, sha256_of_file(path))
+            FileEntry(
+                str(path.relative_to(self._build)),
+                path.stat().st_size,
+                hashes.get(path) or sha256_of_file(path),
+            )
             for path in sorted(self._build.rglob("*"))
             if path.is_file() and path.name not in (_KEY, FILE_NAME)
         )
-        data = write_manifest(replace(manifest, files=files))
-        for rank in manifest.weights:
-            _check_weights(WeightFile(self._build / rank.file, rank.header_sha256), rank, manifest.memory)
+        ranks = tuple(self._with_checksums(rank) for rank in manifest.weights)
+        data = write_manifest(replace(manifest, files=files, weights=ranks))
+        for rank in ranks:
+            _check_weights(_weight_file(self._build / rank.file, rank), rank, manifest.memory)
         self.add_file(FILE_NAME, data)
         self._move_into_place()
         return read_manifest(data, FILE_NAME)
+
+    def _with_checksums(self, rank: RankWeights) -> RankWeights:
+        found = next(w.checksums for w in self._open_weights if w.path == self._build / rank.file)
+        return replace(rank, tensors=tuple(replace(p, crc32=found.get(p.name, 0)) for p in rank.tensors))
 
     def _move_into_place(self) -> None:
         (self._build / _KEY).unlink()
@@ -239,6 +249,10 @@ def _refuse_other_directory(path: Path) -> None:
             where=str(path),
             remedy="choose another directory or remove it",
         )
+
+
+def _weight_file(path: Path, rank: RankWeights) -> WeightFile:
+    return WeightFile(path, rank.header_sha256, {p.name: p.crc32 for p in rank.tensors})
 
 
 def _check_weights(weights: WeightFile, rank: RankWeights, memory: dict[str, Region]) -> None:
@@ -417,7 +431,7 @@ class Artifact:
                 remedy="compile the checkpoint without --no-weights",
             )
         entry = self.manifest.weights[rank]
-        weights = WeightFile(self.file_path(entry.file), entry.header_sha256)
+        weights = _weight_file(self.file_path(entry.file), entry)
         _check_weights(weights, entry, self.manifest.memory)
         return weights
 

@@ -102,12 +102,14 @@ class WeightPlacement:
     """Where a tensor of a weight file goes in main memory.
 
     With ``count`` > 1 the tensor's first dimension is the layer, and layers lie ``stride`` bytes apart.
+    ``crc32`` is that of its bytes in the file.
     """
 
     name: str
     address: int
     count: int = 1
     stride: int = 0
+    crc32: int = 0
 
 
 @dataclass(frozen=True)

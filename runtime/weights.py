@@ -1,7 +1,7 @@
-"""Weight files of an artifact: safetensors with a CRC-32 per tensor, written and read in pieces.
+"""Weight files of an artifact: safetensors, written and read in pieces.
 
-The header's metadata has the key ``crc32.NAME`` (8 hexadecimal digits) for every tensor. Tensors lie in the
-file in the order of the plan, without gaps.
+Tensors lie in the file in the order of the plan, without gaps. The CRC-32 of each is in the manifest, not in
+the header: so a file is made from front to back, and its SHA-256 with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -22,7 +22,7 @@ from npuc.runtime.json_schema import parse_json
 
 MAX_HEADER_BYTES = 100_000_000
 PIECE_BYTES = 16 << 20
-_EMPTY_CRC = "0" * 8
+CRC_DIGITS = 8
 
 Pieces = Iterable[torch.Tensor | bytes]
 
@@ -45,10 +45,9 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
     return memoryview(cast("Any", tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
 
 
-def _header(plan: Sequence[TensorPlan], crcs: dict[str, str]) -> bytes:
-    """The length field and header, the same length whatever the CRCs are."""
-    metadata = {"format": "npuc", **{f"crc32.{t.name}": crcs.get(t.name, _EMPTY_CRC) for t in plan}}
-    entries: dict[str, Any] = {"__metadata__": metadata}
+def _header(plan: Sequence[TensorPlan]) -> bytes:
+    """The length field and header."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "npuc"}}
     start = 0
     for tensor in plan:
         stop = start + tensor.bytes
@@ -70,6 +69,10 @@ class WeightWriter:
         path: the final path; until :meth:`close` the data is in ``PATH.partial``.
         plan: all tensors, in file order.
         recipe: what decides their values, beside the plan; a file of another recipe is not resumed.
+
+    Attributes:
+        checksums: CRC-32 of each tensor that is in the file.
+        sha256: of the whole file, once it is closed.
     """
 
     def __init__(self, path: Path, plan: Sequence[TensorPlan], recipe: str = "") -> None:
@@ -77,16 +80,17 @@ class WeightWriter:
         self._plan = {tensor.name: tensor for tensor in plan}
         if len(self._plan) != len(plan):
             raise ValueError("two tensors of a weight file have the same name")
-        self._order = list(plan)
-        header = _header(plan, {})
-        self._offsets = dict(zip(self._plan, _starts(plan, len(header)), strict=True))
+        self._header = _header(plan)
+        self._offsets = dict(zip(self._plan, _starts(plan, len(self._header)), strict=True))
         self._partial = path.with_name(path.name + ".partial")
         self._journal = path.with_name(path.name + ".journal")
-        self._identity = hashlib.sha256(header + recipe.encode()).hexdigest()
-        self._crcs = self._resumed()
-        self._file = self._open(len(header) + sum(t.bytes for t in plan))
+        self._identity = hashlib.sha256(self._header + recipe.encode()).hexdigest()
+        self.checksums = self._resumed()
+        self.sha256 = ""
+        self._file = self._open(len(self._header) + sum(t.bytes for t in plan))
+        self._hash, self._hashed = hashlib.sha256(self._header), len(self._header)
 
-    def _resumed(self) -> dict[str, str]:
+    def _resumed(self) -> dict[str, int]:
         """CRCs of the tensors that an interrupted writer of the same plan finished."""
         if not (self._partial.exists() and self._journal.exists()):
             return {}
@@ -94,11 +98,11 @@ class WeightWriter:
         if not lines or lines[0] != self._identity:
             return {}
         done = (line.rpartition(" ") for line in lines[1:])
-        return {name: crc for name, _, crc in done if name in self._plan and len(crc) == len(_EMPTY_CRC)}
+        return {name: int(crc, 16) for name, _, crc in done if name in self._plan and len(crc) == CRC_DIGITS}
 
     def _open(self, size: int) -> BinaryIO:
-        if not self._crcs:
-            self._partial.write_bytes(b"")
+        if not self.checksums:
+            self._partial.write_bytes(self._header)
             self._journal.write_text(self._identity + "\n")
         file = self._partial.open("r+b")
         file.truncate(size)
@@ -106,7 +110,7 @@ class WeightWriter:
 
     def done(self, name: str) -> bool:
         """Whether the tensor is already in the file."""
-        return name in self._crcs
+        return name in self.checksums
 
     def write(self, name: str, pieces: Pieces | Callable[[], Pieces]) -> None:
         """Writes one tensor.
@@ -122,6 +126,8 @@ class WeightWriter:
         if self.done(name):
             return
         tensor, crc, position = self._plan[name], 0, 0
+        self._hash_finished()
+        running = self._hash.copy() if self._hashed == self._offsets[name] else None
         self._file.seek(self._offsets[name])
         for piece in pieces() if callable(pieces) else pieces:
             data = _checked_bytes(piece, tensor)
@@ -130,15 +136,31 @@ class WeightWriter:
                 break
             crc = zlib.crc32(data, crc)
             self._file.write(data)
+            if running is not None:
+                running.update(data)
         if position != tensor.bytes:
             raise ValueError(f"{name}: {position} bytes or more were given, {tensor.bytes} planned")
-        self._finished(name, f"{crc:08x}")
+        if running is not None:
+            self._hash, self._hashed = running, self._hashed + position
+        self._finished(name, crc)
 
-    def _finished(self, name: str, crc: str) -> None:
+    def _finished(self, name: str, crc: int) -> None:
         self._file.flush()
-        self._crcs[name] = crc
+        self.checksums[name] = crc
         with self._journal.open("a") as journal:
-            journal.write(f"{name} {crc}\n")
+            journal.write(f"{name} {crc:0{CRC_DIGITS}x}\n")
+
+    def _hash_finished(self) -> None:
+        """Goes on with the SHA-256 up to the first tensor that is missing; reads what another writer left."""
+        for name, start in self._offsets.items():
+            if not self.done(name):
+                return
+            stop = start + self._plan[name].bytes
+            if self._hashed < stop:
+                self._file.seek(self._hashed)
+            while self._hashed < stop and (data := self._file.read(min(PIECE_BYTES, stop - self._hashed))):
+                self._hash.update(data)
+                self._hashed += len(data)
 
     def close(self) -> str:
         """Completes the file and moves it to its path.
@@ -149,18 +171,16 @@ class WeightWriter:
         Raises:
             ValueError: when a planned tensor was not written.
         """
-        missing = [name for name in self._plan if name not in self._crcs]
+        missing = [name for name in self._plan if not self.done(name)]
         if missing:
             raise ValueError(f"weights were not written: {', '.join(missing[:5])}")
-        header = _header(self._order, self._crcs)
-        self._file.seek(0)
-        self._file.write(header)
-        self._file.flush()
+        self._hash_finished()
+        self.sha256 = self._hash.hexdigest()
         os.fsync(self._file.fileno())
         self._file.close()
         self._partial.rename(self.path)
         self._journal.unlink()
-        return hashlib.sha256(header).hexdigest()
+        return hashlib.sha256(self._header).hexdigest()
 
     def abandon(self) -> None:
         """Closes the unfinished file; another writer may go on with it."""
@@ -189,7 +209,6 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     offset: int
     bytes: int
-    crc: int
 
 
 def header_sha256(path: Path) -> str:
@@ -216,13 +235,15 @@ class WeightFile:
     Args:
         path: the file.
         expected_header: SHA-256 of its length field and header.
+        checksums: CRC-32 of each tensor.
 
     Raises:
         UserError: ``damaged-weights`` when the header differs or does not describe the file.
     """
 
-    def __init__(self, path: Path, expected_header: str) -> None:
+    def __init__(self, path: Path, expected_header: str, checksums: Mapping[str, int]) -> None:
         self.path = path
+        self._checksums = checksums
         header = _read_header(path)
         if hashlib.sha256(header).hexdigest() != expected_header:
             raise _damaged(path, "the header is not the one that the manifest names")
@@ -249,8 +270,8 @@ class WeightFile:
                 crc = zlib.crc32(data, crc)
                 if data:
                     yield torch.frombuffer(data, dtype=torch.uint8)
-        if crc != tensor.crc:
-            raise _damaged(self.path, f"{name}: the CRC-32 is {crc:08x}, the header says {tensor.crc:08x}")
+        if crc != (expected := self._checksums[name]):
+            raise _damaged(self.path, f"{name}: the CRC-32 is {crc:08x}, the manifest says {expected:08x}")
 
     def read(self, name: str) -> torch.Tensor:
         """A whole tensor.
@@ -269,7 +290,6 @@ def _stored_tensors(entries: dict[str, Any], header_bytes: int) -> Iterator[Stor
     Raises:
         KeyError, TypeError, ValueError, AttributeError: when they do not.
     """
-    metadata = cast("dict[str, str]", entries["__metadata__"])
     position = 0
     for name, entry in entries.items():
         if name == "__metadata__":
@@ -280,5 +300,4 @@ def _stored_tensors(entries: dict[str, Any], header_bytes: int) -> Iterator[Stor
         if start != position or min(shape, default=0) < 0 or stop - start != math.prod(shape) * kind.bytes:
             raise ValueError(f"{name} has shape {list(shape)} and bytes {start} to {stop}")
         position = stop
-        crc = int(metadata[f"crc32.{name}"], 16)
-        yield StoredTensor(name, kind, shape, header_bytes + start, stop - start, crc)
+        yield StoredTensor(name, kind, shape, header_bytes + start, stop - start)

@@ -21,7 +21,7 @@ from npuc.ir.errors import UserError
 from npuc.runtime.artifact import Artifact, ArtifactWriter
 from npuc.runtime.json_schema import canonical_json, encode, parse_json
 from npuc.runtime.manifest import FileEntry, Parallel, Region, check_path, read_manifest, write_manifest
-from npuc.runtime.weights import TensorPlan
+from npuc.runtime.weights import TensorPlan, WeightWriter
 from safetensors.torch import load_file
 
 LAYERS = torch.arange(128.0).reshape(2, 8, 8)
@@ -281,6 +281,21 @@ def test_a_killed_build_resumes_to_the_same_bytes(tmp_path: Path, kill_after: st
     assert not (tmp_path / "resumed").exists()
     assert build("resumed", "").stdout.strip() == redone
     assert contents(tmp_path / "resumed") == contents(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(("first", "second"), [("ab", "c"), ("cb", "a"), ("b", "ac"), ("", "abc")])
+def test_the_hash_of_weights_is_that_of_the_file(tmp_path: Path, first: str, second: str) -> None:
+    """Computed while they are written in order; what is out of order, or was there before, is read."""
+    plan = [TensorPlan(name, "f32", (1000,)) for name in "abc"]
+    path = tmp_path / "weights.safetensors"
+    for names in (first, second):
+        writer = WeightWriter(path, plan)
+        for name in names:
+            writer.write(name, torch.full((1000,), float(ord(name))).split(300))
+        writer.abandon() if names == first else writer.close()
+    assert writer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    tensors = load_file(path)
+    assert all(torch.equal(tensors[name], torch.full((1000,), float(ord(name)))) for name in "abc")
 
 
 def test_wrong_pieces_are_a_programming_error(tmp_path: Path) -> None:
