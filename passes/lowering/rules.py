@@ -210,28 +210,27 @@ def _scale_by_weight(
 ) -> None:
     """result = x · scale · (offset + weight) + bias, intermediates in f32."""
     emit, result = low.emit, op.results[0]
-    target = low.fresh(result)
+    target = low.fresh(result) if bias is None else emit.like(x.logical_shape, f32, x.chunk)
     if weight is None:
         _with(low, x, "mul", scale, target)
-        low.define(result, target)
-        return
-    factor = low.view(weight)
-    if offset:
-        shifted = emit.like(factor.logical_shape, f32, factor.chunk)
-        emit.elementwise(factor.shape, factor, (imm("add", offset),), shifted)
-        factor = shifted
-    weighted = target if bias is None else emit.like(x.logical_shape, f32, x.chunk)
-    if _source(low, scale) == "vrf":
+    elif _source(low, scale) == "vrf":
         steps = (Step("mul", "vrf"), Step("mul", "operand"))
-        emit.elementwise(x.shape, x, steps, weighted, factor, scale)
+        emit.elementwise(x.shape, x, steps, target, _shifted(low, low.view(weight), offset), scale)
     else:
         scaled = emit.like(x.logical_shape, f32, x.chunk)
         _with(low, x, "mul", scale, scaled)
-        emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), weighted, factor)
-    if bias is None:
-        low.define(result, target)
-    else:
-        low.define(result, Deferred(weighted, (Step("add", "operand"),), low.view(bias)))
+        factor = _shifted(low, low.view(weight), offset)
+        emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), target, factor)
+    low.define(result, target if bias is None else Deferred(target, (Step("add", "operand"),), low.view(bias)))
+
+
+def _shifted(low: FunctionLowering, view: View, offset: float) -> View:
+    """offset + view, in f32; the view itself without an offset."""
+    if not offset:
+        return view
+    shifted = low.emit.like(view.logical_shape, f32, view.chunk)
+    low.emit.elementwise(view.shape, view, (imm("add", offset),), shifted)
+    return shifted
 
 
 def _with(low: FunctionLowering, x: View, op: str, other: View, target: View) -> None:

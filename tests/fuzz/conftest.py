@@ -1,0 +1,7 @@
+"""Lets the tests of this folder import its helpers and those of the scheduling tests (tests are no package)."""
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "unit" / "passes"), str(FOLDER.parent / "unit" / "backends")]

@@ -1,0 +1,236 @@
+"""What must hold of every generated module: it prints and parses back, passes keep what it computes.
+
+A model goes through the whole pipeline to encoded programs on the simulator. After each pass the module must
+be legal, print and parse back, and compute the logits of the module that was generated; the programs must have
+no hazards. A pass may refuse a module in one line (`Refused`); anything else that goes wrong is a `Fault`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from graph_builder import random_root
+from npuc.ir.errors import UserError
+from npuc.ir.npu import ProgramOp
+from npuc.ir.printing import print_ir
+from npuc.passes.bisection.commands import Run
+from npuc.passes.bisection.states import crash
+from npuc.passes.buckets import Bucket, parse_bucket
+from npuc.passes.check_passes import tolerance_of as default_tolerance
+from npuc.passes.check_passes import CheckOptions
+from npuc.passes.checking import compare_outputs
+from npuc.passes.emit import emit_programs
+from npuc.passes.evaluation import ENTRIES, Call, Evaluator, vocabulary
+from npuc.passes.instrumentation import Instrument, Verification
+from npuc.passes.pipeline import Observer, Quantize, context, lower, run_passes
+from npuc.passes.simulation import Chip, simulated
+from torch import Tensor
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.parser import Parser
+from xdsl.passes import ModulePass
+from xdsl.utils.exceptions import PassFailedException
+
+TOY = str(Path(__file__).parents[1] / "toy" / "toy.npu")
+TARGETS = {"rngd": "rngd", "toy": TOY}
+PROMPT = 37
+"""Tokens that the rows of a call start from."""
+
+
+class Fault(Exception):
+    """A compiler fault.
+
+    Attributes:
+        kind: ``crash``, ``invalid``, ``text``, ``values`` or ``hazard``.
+        step: the pass after which it shows.
+    """
+
+    def __init__(self, kind: str, step: str, message: str) -> None:
+        super().__init__(f"{kind} after {step}: {' '.join(message.split())[:400]}")
+        self.kind, self.step = kind, step
+
+
+class Refused(Exception):
+    """A pass says in one line what it cannot do."""
+
+
+@dataclass(frozen=True)
+class Compile:
+    """How a model is compiled.
+
+    Attributes:
+        target: a key of `TARGETS`.
+        buckets: their names, as ``decode_1x16``.
+        ranks: tensor parallelism.
+        scheme: what weights are quantized to, "" for nothing.
+    """
+
+    target: str
+    buckets: tuple[str, ...]
+    ranks: int = 1
+    scheme: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Compile:
+        """The inverse of `str`."""
+        target, buckets, *rest = text.split()
+        options = dict(part.split("=") for part in rest)
+        return cls(target, tuple(buckets.split(",")), int(options.get("ranks", 1)), options.get("scheme", ""))
+
+    def __str__(self) -> str:
+        options = [f"ranks={self.ranks}"] * (self.ranks > 1) + [f"scheme={self.scheme}"] * bool(self.scheme)
+        return " ".join([self.target, ",".join(self.buckets), *options])
+
+    @property
+    def parsed_buckets(self) -> list[Bucket]:
+        return [parse_bucket(*name.split("_")) for name in self.buckets]
+
+    @cached_property
+    def quantize(self) -> Quantize | None:
+        return Quantize(self.scheme, ()) if self.scheme else None
+
+    def evaluator(self, module: ModuleOp) -> Evaluator:
+        """Runs a module in any state of the compile."""
+        size = vocabulary(module) or 1
+        prompt = [token * 5 % size for token in range(PROMPT)]
+        calls = [Call.of(bucket, prompt) for bucket in self.parsed_buckets]
+        return Evaluator(random_root(), TARGETS[self.target], calls)
+
+
+def parse(text: str) -> ModuleOp:
+    """A module from its text."""
+    module = Parser(context(), text).parse_module()
+    module.verify()
+    return module
+
+
+def check_text(module: ModuleOp, step: str, *, generic: bool = False) -> None:
+    """A module prints, parses back, and prints the same, in its own form or the generic one."""
+    try:
+        text = print_ir(module)
+        again = print_ir(parse(print_ir(module, generic=True) if generic else text))
+    except Exception as error:  # whatever it is, it must not happen
+        raise Fault("text", step, str(crash(error))) from error
+    if text != again:
+        raise Fault("text", step, "the module prints otherwise after it was parsed")
+
+
+class EachPass(Instrument):
+    """Compares the outputs after each pass with those before all, unless the pass rounds values."""
+
+    def __init__(self, evaluator: Evaluator, module: ModuleOp) -> None:
+        self.evaluator, self.tolerance = evaluator, default_tolerance(CheckOptions(), module)
+        self.expected = self.outputs(module, "import")
+        self.text = ""
+        self.running = "import"
+
+    def outputs(self, module: ModuleOp, step: str) -> Mapping[str, Tensor]:
+        try:
+            return self.evaluator.outputs(module)
+        except Exception as error:  # a module that a pass has made must run
+            raise Fault("invalid", step, f"cannot be run: {crash(error)}") from error
+
+    def before_pass(self, step: ModulePass, module: ModuleOp) -> None:
+        self.running = step.name
+
+    def after_pass(self, step: ModulePass, module: ModuleOp) -> None:
+        try:
+            module.verify()
+        except Exception as error:
+            raise Fault("invalid", step.name, str(error)) from error
+        text = print_ir(module)
+        if text == self.text:
+            return
+        self.text = text
+        found = self.outputs(module, step.name)
+        if getattr(step, "rounds_values", False):
+            self.expected = found
+        self.compare(found, step.name)
+
+    def after_phase(self, phase: str, module: ModuleOp) -> None:
+        check_text(module, self.running)
+
+    def compare(self, found: Mapping[str, Tensor], step: str) -> None:
+        figures = compare_outputs(found, self.expected)
+        if figures.max_rel_error > self.tolerance:
+            raise Fault("values", step, f"logits differ by {figures.max_rel_error:.3g} of the largest")
+
+
+def check_compile(module: ModuleOp, how: Compile) -> None:
+    """Compiles a module, which is used up.
+
+    Raises:
+        Fault: something is wrong.
+        Refused: a pass cannot do it, and says so.
+    """
+    for generic in (False, True):
+        check_text(module, "import", generic=generic)
+    watch = EachPass(how.evaluator(module), module)
+    target = TARGETS[how.target]
+    try:
+        lower(
+            module,
+            target,
+            how.parsed_buckets,
+            quantize=how.quantize,
+            tensor_parallel=how.ranks,
+            observer=Observer(instruments=[watch]),
+        )
+    except Fault:
+        raise
+    except UserError as error:
+        raise judged(error, watch.running) from error
+    except Exception as error:  # a pass may fail in any way, but should not
+        raise Fault("crash", watch.running, str(crash(error))) from error
+    check_programs(module, target, watch)
+
+
+def judged(error: UserError, step: str) -> Fault | Refused:
+    """A refusal, if a pass says that it cannot; what leaves IR that is not legal is a fault."""
+    if error.kind == "pass-failed" and isinstance(error.__cause__, PassFailedException):
+        if "\n" not in str(error):
+            return Refused(str(error))
+    return Fault("invalid", step, str(error))
+
+
+def check_programs(module: ModuleOp, target: str, watch: EachPass) -> None:
+    """Programs encode, decode and run, and have no hazards."""
+    try:
+        emit_programs(module, target)
+        watch.compare(simulated(watch.evaluator, module, encoded=True), "encode")
+        hazards = list(hazards_of(module, watch.evaluator))
+    except Fault:
+        raise
+    except Exception as error:  # what the compiler has made must run
+        raise Fault("crash", "encode", str(crash(error))) from error
+    if hazards:
+        raise Fault("hazard", "insert-sync", hazards[0])
+
+
+def hazards_of(module: ModuleOp, evaluator: Evaluator) -> Iterator[str]:
+    """What the sanitizer finds in all calls of all programs."""
+    chip = Chip(evaluator, module)
+    programs = chip.load()
+    for call in evaluator.calls:
+        for entry in ENTRIES:
+            for hazard in Run(chip, *programs[call.bucket.name], call, entry).hazards():
+                yield f"{call.bucket.name} {entry}: {hazard}"
+
+
+def check_passes(module: ModuleOp, names: Sequence[str], evaluator: Evaluator) -> None:
+    """Runs passes that need nothing but a module of phase `import`, each on what the one before left."""
+    watch = EachPass(evaluator, module)
+    try:
+        run_passes(context(), module, ",".join(names), [watch, Verification()])
+    except Fault:
+        raise
+    except UserError as error:
+        raise judged(error, watch.running) from error
+    except Exception as error:
+        raise Fault("crash", watch.running, str(crash(error))) from error
+
+
+def has_programs(module: ModuleOp) -> bool:
+    return any(isinstance(op, ProgramOp) for op in module.walk())
