@@ -140,8 +140,11 @@ class _Assigner:
 
     def sliced(self, value: SSAValue) -> Placement:
         """L for a tensor's last dimension; a last dimension of 1 is the same everywhere."""
-        size = _last(value)
-        return SlicedAttr(IntAttr(self.geometry.chunk(size))) if size > 1 else R
+        return self.cut(value) if _last(value) > 1 else R
+
+    def cut(self, value: SSAValue) -> Placement:
+        """L even for a last dimension of 1, where each slice makes or moves its own elements."""
+        return SlicedAttr(IntAttr(self.geometry.chunk(_last(value))))
 
     def _argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
         name = function.sym_name.data
@@ -190,11 +193,11 @@ class _Assigner:
 
     def _rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
         if isinstance(op, graph.EmbeddingOp):
-            return [None, H], [self.sliced(op.result)]
+            return [None, H], [self.cut(op.result)]
         if isinstance(op, graph.LinearOp):
             stream = placement_of(op.input) or R
-            vectors: list[Placement | None] = [self.sliced(v) for v in op.operands[2:]]
-            return [R if isinstance(stream, HostAttr) else None, None, *vectors], [self.sliced(op.result)]
+            vectors: list[Placement | None] = [self.cut(v) for v in op.operands[2:]]
+            return [R if isinstance(stream, HostAttr) else None, None, *vectors], [self.cut(op.result)]
         if isinstance(op, ELEMENTWISE):
             return self._elementwise(op)
         if isinstance(op, graph.RmsNormOp | graph.LayerNormOp):
@@ -220,12 +223,12 @@ class _Assigner:
         if isinstance(op, dist.AllReduceOp):
             return [self.sliced(op.input)], [self.sliced(op.result)]
         if isinstance(op, dist.AllGatherOp):
-            return [self.sliced(op.input)], [H]
+            return [self.cut(op.input)], [H]
         if isinstance(op, graph.LayersOp):
             placements = self.callees[op.callee.string_value()]
             return list(placements), [self.sliced(v) for v in op.outputs]
         if isinstance(op, graph.SelectRowsOp):
-            return [self.sliced(op.input)], [self.sliced(op.result)]
+            return [self.cut(op.input)], [self.cut(op.result)]
         if isinstance(op, ReturnOp):
             return [H if is_head(function) else self.sliced(v) for v in op.operands], []
         return [R] * len(op.operands), [R] * len(op.results)

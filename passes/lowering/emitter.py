@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, prod
+from math import gcd, inf, prod
 
 from npuc.backends.machine import Machine
 from npuc.ir import tile
@@ -93,9 +93,11 @@ class Emitter:
         limit: Limit | None = None,
         fill: float | None = None,
     ) -> None:
-        """One pass; dimension numbers refer to the nest as given, before folding."""
+        """One pass; dimension numbers refer to the nest as given, before reordering and folding."""
         special = {*reduce, ring_dim, mask.dim if mask else -1, limit.dim if limit else -1} - {-1}
-        folded, renamed = replace(nest, fixed=nest.fixed | special).folded()
+        order = self._writing_order(nest, reduce)
+        folded, numbers = replace(nest, fixed=nest.fixed | special).permuted(order).folded()
+        renamed = {d: numbers[number] for number, d in enumerate(order) if number in numbers}
         buffers: list[SSAValue] = []
         indices: list[SSAValue] = []
         ports = {name: _port(walk, buffers, indices) for name, walk in folded.walks.items()}
@@ -115,6 +117,21 @@ class Emitter:
             fill=fill,
         )
         self.add(tile.PassOp(spec, buffers, indices, self.module))
+
+    def _writing_order(self, nest: Nest, reduce: Sequence[int]) -> list[int]:
+        """The loops as they are, or, where rows are no whole granules, as the results lie: in one run."""
+        walk = nest.walks["out"]
+        memory = self.machine.memories[tile.memory_of(walk.view.buffer)]
+        kept = [d for d in range(len(nest.size)) if d not in reduce]
+        granule = memory.write_granule // gcd(memory.write_granule, element_bytes(walk.view))
+        dims = [(walk.strides[d], nest.size[d]) for d in kept]
+        by_place = sorted(kept, key=lambda d: -abs(walk.strides[d]))
+        if not _splits_granules(dims, granule) or _splits_granules(
+            [(walk.strides[d], nest.size[d]) for d in by_place], granule
+        ):
+            by_place = kept
+        moved = dict(zip(kept, by_place, strict=True))
+        return [moved.get(d, d) for d in range(len(nest.size))]
 
     def contract(self, axes: Sequence[Axis], views: Mapping[str, View], chain: Sequence[Step] = ()) -> None:
         """A contraction as the nest that the machine runs fastest.
@@ -257,6 +274,19 @@ class Emitter:
         """Sets every element of a view."""
         walks = {"out": Walk(target, target.strides)}
         self.emit_pass(Nest(target.shape, walks), fill=value)
+
+
+def _splits_granules(dims: Sequence[tuple[int, int]], granule: int) -> bool:
+    """Whether a write in this order, strides and extents outermost first, has runs that start within one."""
+    run, is_run = 1, True
+    for stride, size in reversed(dims):
+        if size == 1:
+            continue
+        is_run = is_run and stride == run
+        if not is_run and stride % granule:
+            return True
+        run *= size
+    return False
 
 
 def _nest_of(axes: Sequence[Axis], views: Mapping[str, View]) -> tuple[Nest, tuple[int, ...], int]:

@@ -126,6 +126,19 @@ class Nest:
     walks: dict[str, Walk]
     fixed: frozenset[int] = field(default_factory=frozenset)
 
+    def permuted(self, order: Sequence[int]) -> Nest:
+        """The same loops in another order, which for each gives its number here."""
+        walks = {
+            name: Walk(
+                walk.view,
+                tuple(walk.strides[d] for d in order),
+                tuple(walk.slice_strides()[d] for d in order),
+            )
+            for name, walk in self.walks.items()
+        }
+        fixed = frozenset(number for number, d in enumerate(order) if d in self.fixed)
+        return Nest(tuple(self.size[d] for d in order), walks, fixed)
+
     def folded(self) -> tuple[Nest, dict[int, int]]:
         """Without extents of 1, neighbours merged where every operand allows; and old → new dimension."""
         kept = [d for d, n in enumerate(self.size) if n != 1 or d in self.fixed]

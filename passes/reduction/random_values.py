@@ -48,7 +48,7 @@ def random_tensor(name: str, shape: Sequence[int], dtype: torch.dtype, *, matrix
     generator = torch.Generator().manual_seed(seed)
     if dtype.is_floating_point:
         scale = shape[-1] ** -0.5 if matrix else 1.0
-        return (torch.randn(*shape, generator=generator) * scale).to(dtype)
+        return (torch.randn(tuple(shape), generator=generator) * scale).to(dtype)
     return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)
 
 

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "unit" / "passes"), str(FOLDER.parent / "unit" / "backends")]
 
 import findings
-from cases import Case, compiles, pass_orders, signature
+from cases import Case, compiles, function_passes, pass_orders, signature
 from differential import Fault, Refused
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -28,6 +28,9 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "rngd": compiles("rngd"),
     "toy": compiles("toy"),
     "passes": pass_orders(),
+    "graph": function_passes("graph"),
+    "nquant": function_passes("nquant"),
+    "dist": function_passes("dist"),
 }
 
 
@@ -97,7 +100,9 @@ class Campaign:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=None, help="of the first round; default: another each time")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the first round; default: another each time"
+    )
     parser.add_argument("--only", choices=list(STRATEGIES), action="append", help="what to generate")
     parser.add_argument("--into", type=Path, default=findings.FOLDER, help="where findings are kept")
     options = parser.parse_args()
@@ -110,7 +115,10 @@ def main() -> int:
         for name in options.only or STRATEGIES:
             campaign.round(name, number)
             told = ", ".join(f"{count} {key}" for key, count in campaign.examples.items())
-            print(f"{monotonic() - start:5.0f} s, seed {number}: {told}; {len(campaign.known)} found", flush=True)
+            print(
+                f"{monotonic() - start:5.0f} s, seed {number}: {told}; {len(campaign.known)} found",
+                flush=True,
+            )
             number += 1
     for words, count in campaign.refused.most_common():
         print(f"refused {count} times: {words}")

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from differential import TARGETS, Compile, Fault, check_compile, check_passes, check_text, parse
+from differential import (
+    TARGETS,
+    Compile,
+    Fault,
+    check_compile,
+    check_function,
+    check_passes,
+    check_text,
+    parse,
+)
+from graph_functions import functions
 from graph_models import models
 from hypothesis import strategies as st
 from npuc.ir.errors import UserError
@@ -13,7 +23,7 @@ from npuc.ir.printing import print_ir
 from npuc.passes.partition import check_ranks
 from npuc.passes.pipeline import phase_pipelines
 from npuc.passes.target_option import machine_of
-from xdsl.dialects.builtin import ModuleOp, bf16, f32
+from xdsl.dialects.builtin import ModuleOp
 
 BUCKETS = (
     ("decode_1x1",),
@@ -35,7 +45,7 @@ class Case:
     """A module's text and what is done to it: a compile, or passes one after the other.
 
     Attributes:
-        how: a `Compile` as text, or ``passes NAME,…``.
+        how: a `Compile` as text; ``passes NAME,…`` of a model, ``function NAME,…`` of a function.
     """
 
     text: str
@@ -45,7 +55,9 @@ class Case:
         """Raises `Fault` or `Refused`; ``module`` takes the place of the text."""
         module = module or parse(self.text)
         word, _, rest = self.how.partition(" ")
-        if word == "passes":
+        if word == "function":
+            check_function(module, rest.split(","))
+        elif word == "passes":
             check_text(module, "import")
             check_passes(module, rest.split(","), Compile("rngd", ("extend_2x3x9",)).evaluator(module))
         else:
@@ -70,21 +82,28 @@ def _runs_ranks(target: str) -> bool:
 
 
 @st.composite
-def compiles(draw: st.DrawFn, target: str = "") -> Case:
-    """A model and a compile of it."""
-    target = target or draw(st.sampled_from(list(TARGETS)))
-    buckets = draw(st.sampled_from(BUCKETS))
+def compiles(draw: st.DrawFn, target: str, *, small: bool = False) -> Case:
+    """A model and a compile of it; a small one has one bucket and at most two layers."""
+    buckets = draw(st.sampled_from([b for b in BUCKETS if not small or len(b) == 1]))
     ranks = draw(st.sampled_from([1, 1, 1, 2, 4])) if _runs_ranks(target) else 1
     scheme = draw(st.sampled_from(["", "", "", "w8a16"])) if ranks == 1 else ""
     how = Compile(target, buckets, ranks, scheme)
-    return Case(print_ir(draw(models((f32, bf16)))), str(how))
+    return Case(print_ir(draw(models(2 if small else 4))), str(how))
 
 
 @st.composite
 def pass_orders(draw: st.DrawFn) -> Case:
     """A model and passes in any order, some of them twice."""
     names = draw(st.lists(st.sampled_from(anywhere()), min_size=1, max_size=6))
-    return Case(print_ir(draw(models((f32, bf16)))), f"passes {','.join(names)}")
+    return Case(print_ir(draw(models(2))), f"passes {','.join(names)}")
+
+
+@st.composite
+def function_passes(draw: st.DrawFn, dialect: str) -> Case:
+    """A function and passes that take any."""
+    names = [*anywhere(), *(("lower-nquant{target=rngd}",) if dialect == "nquant" else ())]
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=4))
+    return Case(print_ir(draw(functions(dialect))), f"function {','.join(chosen)}")
 
 
 def signature(fault: Fault) -> str:

@@ -13,7 +13,13 @@ from npuc.frontends.weights import source_attr
 from npuc.ir import graph
 from npuc.ir.graph_types import element_of, shape_of, tensor_type
 from npuc.ir.shapes import Dim
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, DictionaryAttr, FunctionType, StringAttr, TensorType
+from xdsl.dialects.builtin import (
+    DenseIntOrFPElementsAttr,
+    DictionaryAttr,
+    FunctionType,
+    StringAttr,
+    TensorType,
+)
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 

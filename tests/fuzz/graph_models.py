@@ -7,7 +7,7 @@ a comparison of values, chooses between continuations that meet, so that roundin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graph_builder import Builder, Weights, tensor_type, width
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from npuc.ir import graph
 from npuc.ir.graph import BATCH, CTX, SEQ
 from npuc.ir.graph_types import element_of, shape_of
 from npuc.passes.pipeline import finish_phase
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, bf16, f32, i1, i32, i64
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, bf16, f32, i32, i64
 from xdsl.ir import Attribute, Operation, SSAValue
 
 WIDTHS = (4, 8, 16, 1, 2, 3, 7, 12, 30, 33, 64, 65, 130)
@@ -294,11 +294,11 @@ def _head(draw: st.DrawFn, b: Builder, x: SSAValue, vocabulary: int, tied: str) 
 
 
 @st.composite
-def models(draw: st.DrawFn, elements: tuple[Attribute, ...] = (f32, bf16)) -> ModuleOp:
-    """A module of phase `import`."""
+def models(draw: st.DrawFn, most: int = 4) -> ModuleOp:
+    """A module of phase `import` with at most so many layers."""
     shared = Shared(
         draw(st.sampled_from(WIDTHS)),
-        draw(st.sampled_from(elements)),
+        draw(st.sampled_from((f32, bf16))),
         draw(st.sampled_from([n for n in (0, *HEAD_SIZES) if n % 2 == 0])),
     )
     vocabulary = draw(st.sampled_from(VOCABULARIES))
@@ -315,7 +315,7 @@ def models(draw: st.DrawFn, elements: tuple[Attribute, ...] = (f32, bf16)) -> Mo
         x = b.binary("add", x, places)
     b.module = "model"
     extras = [_mask(draw, b, positions), *_tables(b, positions, shared)]
-    kinds = draw(st.lists(st.integers(0, 1), max_size=4))
+    kinds = draw(st.lists(st.integers(0, 1), max_size=most))
     functions = [
         _layer_function(draw, weights, shared, k, [i for i, own in enumerate(kinds) if own == k], extras)
         for k in dict.fromkeys(kinds)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from cases import Case, anywhere, compiles, pass_orders
+import pytest
+from cases import Case, anywhere, compiles, function_passes, pass_orders
 from differential import Refused
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from npuc.ir.universe import PASSES
 from npuc.passes.buckets import Bucket
 from npuc.passes.pipeline import Quantize, phase_pipelines
@@ -27,15 +29,15 @@ def run(case: Case) -> None:
         return
 
 
-@settings(BUDGET, max_examples=8)
-@given(compiles("rngd"))
+@settings(BUDGET, max_examples=6)
+@given(compiles("rngd", small=True))
 def test_compiles_for_rngd(case: Case) -> None:
     """The graph interpreter, every pass and the simulator agree about random models."""
     run(case)
 
 
-@settings(BUDGET, max_examples=8)
-@given(compiles("toy"))
+@settings(BUDGET, max_examples=6)
+@given(compiles("toy", small=True))
 def test_compiles_for_toy(case: Case) -> None:
     run(case)
 
@@ -45,6 +47,14 @@ def test_compiles_for_toy(case: Case) -> None:
 def test_pass_orders(case: Case) -> None:
     """What `optimize` is made of keeps values in any order."""
     run(case)
+
+
+@pytest.mark.parametrize("dialect", ["graph", "nquant", "dist"])
+@settings(BUDGET, max_examples=10)
+@given(st.data())
+def test_functions(dialect: str, data: st.DataObject) -> None:
+    """Passes that take any function keep what it computes, of every operation."""
+    run(data.draw(function_passes(dialect)))
 
 
 def test_all_passes_are_fuzzed() -> None:
