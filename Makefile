@@ -15,7 +15,7 @@ export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/build/pyright
 export PRE_COMMIT_HOME := $(CURDIR)/build/pre-commit
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install demo demo-model test numbers lint pyright format typing hooks clean
+.PHONY: help install demo demo-model test numbers fuzz lint pyright format typing hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,10 @@ test: $(STAMPS)/dev ## run the tests
 
 numbers: $(STAMPS)/dev ## measure the models beside the repository, write docs/numbers.md (five minutes)
 	PYTHONPATH=tests/bench:tests/e2e $(BIN)/python tests/bench/measure_models.py
+
+MINUTES ?= 30
+fuzz: $(STAMPS)/dev ## random modules through all passes for MINUTES=30; keeps what fails in tests/fuzz/found
+	PYTHONPATH=tests/fuzz:tests/unit/passes $(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES)
 
 lint: $(STAMPS)/dev pyright ## ruff and pyright, as in continuous integration
 	$(BIN)/ruff check .

@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-FOLDER = Path(__file__).resolve().parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "unit" / "passes"), str(FOLDER.parent / "unit" / "backends")]
-
 import findings
 from cases import Case, compiles, function_passes, pass_orders, signature
 from differential import Fault, Refused
@@ -100,9 +97,7 @@ class Campaign:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument(
-        "--seed", type=int, default=None, help="of the first round; default: another each time"
-    )
+    parser.add_argument("--seed", type=int, default=None, help="of the first round; by default a new one")
     parser.add_argument("--only", choices=list(STRATEGIES), action="append", help="what to generate")
     parser.add_argument("--into", type=Path, default=findings.FOLDER, help="where findings are kept")
     options = parser.parse_args()
@@ -115,10 +110,8 @@ def main() -> int:
         for name in options.only or STRATEGIES:
             campaign.round(name, number)
             told = ", ".join(f"{count} {key}" for key, count in campaign.examples.items())
-            print(
-                f"{monotonic() - start:5.0f} s, seed {number}: {told}; {len(campaign.known)} found",
-                flush=True,
-            )
+            found = f"{len(campaign.known)} found"
+            print(f"{monotonic() - start:5.0f} s, seed {number}: {told}; {found}", flush=True)
             number += 1
     for words, count in campaign.refused.most_common():
         print(f"refused {count} times: {words}")

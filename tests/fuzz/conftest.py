@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import its helpers and those of the scheduling tests (tests are no package)."""
+"""Lets the tests of this folder import its helpers and those of scheduling (tests are no package)."""
 
 import sys
 from pathlib import Path

@@ -1,8 +1,8 @@
 """What must hold of every generated module: it prints and parses back, passes keep what it computes.
 
-A model goes through the whole pipeline to encoded programs on the simulator. After each pass the module must
-be legal, print and parse back, and compute the logits of the module that was generated; the programs must have
-no hazards. A pass may refuse a module in one line (`Refused`); anything else that goes wrong is a `Fault`.
+A model goes through the whole pipeline to encoded programs on the simulator. After each pass the module
+must be legal, print and parse back, and compute the logits of the module that was generated; the programs
+must have no hazards. A pass may refuse a module in one line (`Refused`); all else that goes wrong is a `Fault`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from xdsl.utils.exceptions import PassFailedException
 TOY = str(Path(__file__).parents[1] / "toy" / "toy.npu")
 TARGETS = {"rngd": "rngd", "toy": TOY}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
-"""Of the largest logit. Roundings to bf16 that passes may leave out are large after a few norms of one value."""
+"""Of the largest logit. Roundings to bf16 that passes may leave out grow large after a few norms."""
 RANKS = 4
 """Ranks that run a function beside each other."""
 PROMPT = 37

@@ -1,7 +1,7 @@
 """Random language models as the frontends make them: embedding, layers with caches, head.
 
-Sizes are awkward on purpose (1, 3, 7, 65), blocks come in any order. What computes nothing continuous, such as
-a comparison of values, chooses between continuations that meet, so that rounding does not show.
+Sizes are awkward on purpose (1, 3, 7, 65), blocks come in any order. What is not continuous, such as a
+comparison of values, chooses between continuations that meet, so that rounding does not show.
 """
 
 from __future__ import annotations
