@@ -2,7 +2,7 @@
 
 A model goes through the whole pipeline to encoded programs on the simulator. After each pass the module
 must be legal, print and parse back, and compute the logits of the module that was generated; the programs
-must have no hazards. A pass may refuse a module in one line (`Refused`); all else that goes wrong is a `Fault`.
+must have no hazards. A pass may refuse a module in one line (`Refused`); all else is a `Fault`.
 """
 
 from __future__ import annotations
