@@ -221,7 +221,9 @@ def _scale_by_weight(
         _with(low, x, "mul", scale, scaled)
         factor = _shifted(low, low.view(weight), offset)
         emit.elementwise(x.shape, scaled, (Step("mul", "operand"),), target, factor)
-    low.define(result, target if bias is None else Deferred(target, (Step("add", "operand"),), low.view(bias)))
+    low.define(
+        result, target if bias is None else Deferred(target, (Step("add", "operand"),), low.view(bias))
+    )
 
 
 def _shifted(low: FunctionLowering, view: View, offset: float) -> View:

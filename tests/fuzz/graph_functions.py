@@ -154,7 +154,7 @@ def _product(f: Function) -> SSAValue:
         return f.add(graph.MatmulOp(x, f.value((*shape[:-2], shape[-1], n), element)))
     bias = f.value((n,), element) if f.flag() else None
     scale = f.value((n,) if f.flag() else (), f32) if f.flag() else None
-    return f.add(graph.LinearOp(x, f.value((n, shape[-1]), element), bias, scale, element))
+    return f.add(graph.LinearOp(x, f.value((n, list(shape)[-1]), element), bias, scale, element))
 
 
 def _norm(f: Function) -> SSAValue:
