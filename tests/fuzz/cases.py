@@ -12,6 +12,7 @@ from differential import (
     check_compile,
     check_function,
     check_passes,
+    check_schedule,
     check_text,
     parse,
 )
@@ -23,6 +24,7 @@ from npuc.ir.printing import print_ir
 from npuc.passes.partition import check_ranks
 from npuc.passes.pipeline import phase_pipelines
 from npuc.passes.target_option import machine_of
+from tile_programs import tile_modules
 from xdsl.dialects.builtin import ModuleOp
 
 BUCKETS = (
@@ -45,7 +47,8 @@ class Case:
     """A module's text and what is done to it: a compile, or passes one after the other.
 
     Attributes:
-        how: a `Compile` as text; ``passes NAME,…`` of a model, ``function NAME,…`` of a function.
+        how: a `Compile` as text; ``passes NAME,…`` of a model, ``function NAME,…`` of a function;
+            ``schedule TARGET`` of a `tile` module.
     """
 
     text: str
@@ -57,6 +60,8 @@ class Case:
         word, _, rest = self.how.partition(" ")
         if word == "function":
             check_function(module, rest.split(","))
+        elif word == "schedule":
+            check_schedule(module, TARGETS[rest])
         elif word == "passes":
             check_text(module, "import")
             check_passes(module, rest.split(","), Compile("rngd", ("extend_2x3x9",)).evaluator(module))
@@ -104,6 +109,12 @@ def function_passes(draw: st.DrawFn, dialect: str) -> Case:
     names = [*anywhere(), *(("lower-nquant{target=rngd}",) if dialect == "nquant" else ())]
     chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=4))
     return Case(print_ir(draw(functions(dialect))), f"function {','.join(chosen)}")
+
+
+@st.composite
+def schedules(draw: st.DrawFn, target: str) -> Case:
+    """A `tile` module for a target, through phase `schedule`."""
+    return Case(print_ir(draw(tile_modules(target))), f"schedule {target}")
 
 
 def signature(fault: Fault) -> str:

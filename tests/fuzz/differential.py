@@ -18,6 +18,7 @@ from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Interpreter
 from npuc.ir.lockstep import Lockstep
+from npuc.ir.parsing import IRParser
 from npuc.ir.printing import print_ir
 from npuc.ir.torch_types import torch_type
 from npuc.passes.bisection.states import crash
@@ -26,13 +27,13 @@ from npuc.passes.checking import compare_outputs
 from npuc.passes.emit import emit_programs
 from npuc.passes.evaluation import ENTRIES, Call, Evaluator, vocabulary
 from npuc.passes.instrumentation import Instrument
-from npuc.passes.pipeline import Observer, Quantize, context, lower, run_passes
+from npuc.passes.pipeline import Observer, Quantize, context, lower, phase_pipelines, run_passes
 from npuc.passes.reduction.random_values import random_tensor
 from npuc.passes.simulation import Chip, simulated
+from tile_programs import tile_outputs
 from torch import Tensor
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.parser import Parser
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
@@ -115,7 +116,7 @@ def dtype_of(module: ModuleOp) -> str:
 
 def parse(text: str) -> ModuleOp:
     """A module from its text."""
-    module = Parser(context(), text).parse_module()
+    module = IRParser(context(), text).parse_module()
     module.verify()
     return module
 
@@ -276,6 +277,34 @@ class EachFunctionPass(EachPass):
         except Exception as error:  # a module that a pass has made must run
             raise Fault("invalid", step, f"cannot be run: {crash(error)}") from error
         return {f"{rank} {i}": x.float() for rank, found in enumerate(results) for i, x in enumerate(found)}
+
+
+class EachTilePass(EachPass):
+    """Of a `tile` module of one program: what it leaves in main memory."""
+
+    def __init__(self, module: ModuleOp, target: str) -> None:
+        self.tolerance, self.target = 1e-5, target
+        self.expected = self.outputs(module, "tile")
+
+    def outputs(self, module: ModuleOp, step: str) -> Mapping[str, Tensor]:
+        try:
+            return tile_outputs(module, self.target)
+        except AssertionError as error:
+            raise Fault("hazard", step, str(error)) from error
+        except Exception as error:  # a module that a pass has made must run
+            raise Fault("invalid", step, f"cannot be run: {crash(error)}") from error
+
+    def after_pass(self, step: ModulePass, module: ModuleOp) -> None:
+        super().after_pass(step, module)
+        check_text(module, step.name)
+
+
+def check_schedule(module: ModuleOp, target: str) -> None:
+    """Runs the passes of phase `schedule` on a `tile` module of one program, and the program."""
+    for generic in (False, True):
+        check_text(module, "tile", generic=generic)
+    names = phase_pipelines(target, [])["schedule"]
+    _run(module, [names], EachTilePass(module, target))
 
 
 def check_function(module: ModuleOp, names: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import Case, anywhere, compiles, function_passes, pass_orders
+from cases import Case, anywhere, compiles, function_passes, pass_orders, schedules
 from differential import Refused
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -55,6 +55,14 @@ def test_pass_orders(case: Case) -> None:
 def test_functions(dialect: str, data: st.DataObject) -> None:
     """Passes that take any function keep what it computes, of every operation."""
     run(data.draw(function_passes(dialect)))
+
+
+@pytest.mark.parametrize("target", ["rngd", "toy"])
+@settings(BUDGET, max_examples=8)
+@given(st.data())
+def test_schedules(target: str, data: st.DataObject) -> None:
+    """Buffers interpreted, with and without addresses, and commands on the simulator leave the same."""
+    run(data.draw(schedules(target)))
 
 
 def test_all_passes_are_fuzzed() -> None:
