@@ -102,6 +102,23 @@ class SlicedAttr(ParametrizedAttribute):
 
 
 @irdl_attr_definition
+class SpreadAttr(ParametrizedAttribute):
+    """Placement S: index i along the dimension lies in slice i mod S, row-major with the others there."""
+
+    name = "tile.spread"
+    dim: IntAttr
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        with parser.in_angle_brackets():
+            return [IntAttr(parser.parse_integer(allow_boolean=False, allow_negative=False))]
+
+    def print_parameters(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(str(self.dim.data))
+
+
+@irdl_attr_definition
 class HostAttr(ParametrizedAttribute):
     """Placement H: the tensor lies in main memory, row-major."""
 
@@ -568,13 +585,13 @@ TILE = Dialect(
         PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, SharedOp, RankOp, ChipOp, RuntimeOp, ConstantOp,
         SumOp, ForOp, CallOp, PassOp, CopyOp,
     ],
-    [ReplicatedAttr, SlicedAttr, HostAttr],
+    [ReplicatedAttr, SlicedAttr, SpreadAttr, HostAttr],
 )  # fmt: skip
 
 __all__ = [
     "MAX_CHAIN", "MAX_NEST", "MEETINGS", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp",
     "CallOp", "ChipOp", "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp",
-    "PassOp", "PassSpec", "Port", "RankOp", "ReplicatedAttr", "RuntimeOp", "SharedOp", "SlicedAttr", "Step",
-    "SumOp", "WeightOp", "buffer_type", "int_array", "integer", "ints", "memory_of", "ports_of",
-    "slice_strides",
+    "PassOp", "PassSpec", "Port", "RankOp", "ReplicatedAttr", "RuntimeOp", "SharedOp", "SlicedAttr",
+    "SpreadAttr", "Step", "SumOp", "WeightOp", "buffer_type", "int_array", "integer", "ints", "memory_of",
+    "ports_of", "slice_strides",
 ]  # fmt: skip

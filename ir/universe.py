@@ -45,6 +45,7 @@ PASSES = (
     "specialize",
     "split-linears",
     "split-rows",
+    "spread-rows",
     "verify-legality",
 )
 

@@ -14,13 +14,13 @@ from npuc.ir.tile import HostAttr, SlicedAttr
 from npuc.passes.algorithms.chains import VectorUnits, vector_units
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
-from npuc.passes.assign_layouts import placement_of
 from npuc.passes.live_bytes import live_bytes
 from npuc.passes.lowering import attention, caches, collectives, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
-from npuc.passes.lowering.function import FunctionLowering
+from npuc.passes.lowering.function import FunctionLowering, is_spread, own_shape
 from npuc.passes.lowering.views import View, dense
 from npuc.passes.pack_weights import storage_type
+from npuc.passes.placing import placement_of
 from npuc.passes.programs import buffer_bytes
 from npuc.passes.roles import BODY, is_layer
 from npuc.passes.target_option import machine_of
@@ -119,7 +119,7 @@ class _Context:
         if isinstance(placement, SlicedAttr):
             own = (slices, *shape[:-1], placement.chunk.data)
             return tile.buffer_type(own, element, self.geometry.local)
-        flat = align(prod(shape), max(self.geometry.granule // 2, 1))
+        flat = align(prod(own_shape(kind, slices)), max(self.geometry.granule // 2, 1))
         return tile.buffer_type((slices, flat), element, self.geometry.local)
 
     def _staging(self, function: FuncOp) -> int:
@@ -200,7 +200,10 @@ def _argument_view(argument: SSAValue, kind: Attribute) -> View:
     if isinstance(placement, SlicedAttr):
         chunk = placement.chunk.data
         return dense(argument, (*shape[:-1], chunk), shape[-1], chunk)
-    return dense(argument, shape or (1,))
+    buffer = argument.type
+    assert isinstance(buffer, MemRefType)
+    slices = 1 if isinstance(placement, HostAttr) else buffer.get_shape()[0]
+    return dense(argument, own_shape(kind, slices) or (1,))
 
 
 def _in_place(function: FuncOp, carried: Sequence[SSAValue]) -> Iterator[tuple[SSAValue, View]]:
@@ -258,6 +261,7 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
     dim, result = output_dims[0], op.outputs[0]
     rows = graph.static_shape(op.yielded.values[0])[dim]
     count = graph.static_shape(result)[dim] // rows
+    own = rows // low.emit.geometry.slices
     outer, index = low.emit.block, None
     if count > 1:
         attention.prepare(low, op)
@@ -269,9 +273,9 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
         if view is None:
             low.cache_symbols[argument] = low.cache_symbols[value]
         else:
-            low.values[argument] = _window(view, d, rows, index)
+            low.values[argument] = _window(view, d, own if is_spread(value) else rows, index)
     for value, view, d in zip(op.yielded.values, outputs, output_dims, strict=True):
-        low.destinations[value] = _window(view, d, rows, index)
+        low.destinations[value] = _window(view, d, own if is_spread(value) else rows, index)
     _lower_block(low, block, [])
     low.emit.block = outer
     low.loaded.clear()

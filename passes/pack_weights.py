@@ -8,12 +8,12 @@ from math import prod
 
 from npuc.backends.machine import Machine
 from npuc.ir import graph, tile
-from npuc.ir.tile import HostAttr, SlicedAttr
+from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.linear_tiles import LinearShape, LinearTile, NoTile
 from npuc.passes.algorithms.regions import align
-from npuc.passes.assign_layouts import placement_of
 from npuc.passes.command_fields import element_name
+from npuc.passes.placing import placement_of
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.target_option import machine_of
 from npuc.passes.tile_choice import choose_tile
@@ -180,8 +180,10 @@ class _Packer:
         """The layer as a slice sees it."""
         unit = max(self.geometry.granule // 2, 1)
         stream = placement_of(user.input)
-        sliced = isinstance(stream, SlicedAttr)
-        inner = stream.chunk.data if sliced else align(shape[1], unit)
+        sliced = isinstance(stream, SlicedAttr | SpreadAttr)
+        inner = stream.chunk.data if isinstance(stream, SlicedAttr) else align(shape[1], unit)
+        if isinstance(stream, SpreadAttr):
+            inner = self.geometry.chunk(shape[1])
         repeats = self.geometry.slices if sliced else 1
         bits = storage_bits(graph.element_of(user.input))  # of the weight too when they are multiplied
         return LinearShape(self.geometry.chunk(shape[0]), inner, repeats, bits // 8, unit)

@@ -42,14 +42,16 @@ def phase_pipelines(
         "quantize": "" if quantize is None else quantize.text,
         # Quantized types become what is stored and multiplied, which the machine's types decide, once for all
         # buckets. From here every size is a number; each bucket is a module of its own.
-        # What then is too large for the chip all at once is done some tokens at a time.
-        "specialize": f"lower-nquant{{{on}}},specialize{{{on} buckets={names}}},split-rows{{{on}}}",
+        "specialize": f"lower-nquant{{{on}}},specialize{{{on} buckets={names}}}",
         # Fused layers come apart first, then shares are made equal, then written down, then cut.
         "partition": f"split-linears,pad-shards{ranks},assign-shardings{ranks},partition"
         if tensor_parallel > 1
         else "",
-        # Placements first: how a weight is packed depends on where its user's operands lie.
-        "layout": f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
+        # Every slice gets rows of its own where there are enough; what then is too large for the chip all at
+        # once is done some rows at a time.
+        # Placements before packing: how a weight is packed depends on where its user's operands lie.
+        "layout": f"spread-rows{{{on}}},split-rows{{{on}}},assign-layouts{{{on}}},"
+        f"pack-weights{{{on}}},place-caches{{{on}}}",
         "tile": f"lower-to-tile{{{on}}}",
         # Calls go first: nothing overlaps across one. Commands before their order (costs decide), order
         # before addresses (it decides what is alive at once), addresses before synchronization (reused

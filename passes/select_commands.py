@@ -14,7 +14,7 @@ from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
@@ -25,7 +25,8 @@ class SelectCommandsPass(ModulePass):
 
     Of the commands and queues that the machine accepts for an operation the cheapest is taken. Loads of
     memories that only operands are read from go beside the contractions if these would have to wait for
-    them: if together they are more than any other queue has to do in that block.
+    them: if together they are more than any other queue has to do in that block. What a pass has computed
+    is loaded as fast as possible, for there is nothing that it could run beside.
     """
 
     name = "select-commands"
@@ -35,6 +36,7 @@ class SelectCommandsPass(ModulePass):
         selector = _Selector(machine_of(self.target))
         for inner in op.walk():
             if isinstance(inner, FuncOp):
+                selector.computed = _computed(inner)
                 selector.select(inner.body.block)
         if selector.problems:
             first, *more = dict.fromkeys(selector.problems)
@@ -50,6 +52,7 @@ Option = tuple[int, int, tuple[str, str]]
 class _Selector:
     machine: Machine
     problems: list[str] = field(default_factory=list[str])
+    computed: set[SSAValue] = field(default_factory=set[SSAValue])
 
     def select(self, block: Block) -> Counter[str]:
         """Chooses for the commands of a block, inner loops first; returns the cycles of each queue."""
@@ -63,7 +66,7 @@ class _Selector:
                 options, refused = _options(self.machine, op)
                 if not options:
                     self.problems.append(_refusal(self.machine, op, refused))
-                elif _loads_operand_memory(self.machine, op):
+                elif _loads_operand_memory(self.machine, op) and not self._computes(op):
                     loads.append((op, options))
                 else:
                     _choose(op, options, fixed)
@@ -73,6 +76,18 @@ class _Selector:
         for op, options in loads if _busiest(fixed, loads) <= least else beside:
             _choose(op, options, fixed)
         return fixed
+
+    def _computes(self, op: tile.PassOp | tile.CopyOp) -> bool:
+        """Whether an operation changes values on the way, or moves what a pass has made."""
+        source = op.spec.ports.get("stream") if isinstance(op, tile.PassOp) else None
+        changes = isinstance(op, tile.PassOp) and bool(op.spec.chain)
+        return changes or (source is not None and op.buffers[source.buffer] in self.computed)
+
+
+def _computed(function: FuncOp) -> set[SSAValue]:
+    """The buffers that passes write."""
+    passes = (op for op in function.walk() if isinstance(op, tile.PassOp))
+    return {op.buffers[op.spec.ports["out"].buffer] for op in passes}
 
 
 def _choose(op: Operation, options: Sequence[Option], totals: Counter[str]) -> None:

@@ -99,7 +99,7 @@ def rows_at_once(op: graph.RowsOp, sizes: tuple[int, ...], geometry: Geometry) -
 
 
 # Buffers of the result's size in f32 that lowering an operation needs beside its operands and its result.
-_BUFFERS: dict[type[Operation], int] = {
+BUFFERS: dict[type[Operation], int] = {
     graph.RopeOp: 2,
     graph.RmsNormOp: 2,
     graph.LayerNormOp: 2,
@@ -122,7 +122,7 @@ def _bytes_of_rows(op: graph.RowsOp, sizes: tuple[int, ...], geometry: Geometry)
             _, heads, rows, _ = graph.shape_of(inner.query)
             scores = prod(d if isinstance(d, int) else d.eval(sizes, []) for d in (heads, rows))
             return 3 * 4 * scores * geometry.chunk(sizes[2])
-        return _BUFFERS.get(type(inner), 0) * 4 * (elements(inner.results[0]) if inner.results else 0)
+        return BUFFERS.get(type(inner), 0) * 4 * (elements(inner.results[0]) if inner.results else 0)
 
     tiles = sum(size(a) for a, d in zip(op.body.block.args, op.dims[0], strict=True) if d >= 0)
     live = live_bytes(op.body.block, size)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from npuc.ir import graph
+from npuc.ir import dist, graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.live_bytes import live_bytes
 from npuc.passes.pack_weights import storage_bits
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import is_head, is_layer
+from npuc.passes.spread_rows import SPREAD
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, TensorType
@@ -29,6 +30,8 @@ TOKENWISE = (
     graph.GatedOp,
     graph.RmsNormOp,
     graph.LayerNormOp,
+    dist.AllReduceOp,
+    dist.AllGatherOp,
 )
 SHARE = 0.7
 """Of the local memory, for tensors; the rest is for weights on their way."""
@@ -66,12 +69,19 @@ def _split(function: FuncOp, geometry: Geometry) -> None:
     inputs = _inputs(region)
     held = sum(size(v) for v in inputs) + (0 if _elsewhere(function, inputs, result) else size(result))
     rows = graph.static_shape(result)[1]
-    for count in (n for n in range(rows - 1, 0, -1) if rows % n == 0):
+    least = geometry.slices if SPREAD in _bucket_of(function).attributes else 1
+    for count in (n for n in range(rows - 1, 0, -1) if rows % n == 0 and n % least == 0):
         tiled = _tiled(region, inputs, result, count)
-        if count == 1 or held + max(live_bytes(tiled.body.block, size).values()) <= budget:
+        if count == least or held + max(live_bytes(tiled.body.block, size).values()) <= budget:
             _replace(region, result, tiled)
             return
         tiled.erase()
+
+
+def _bucket_of(function: FuncOp) -> Operation:
+    bucket = function.parent_op()
+    assert bucket is not None
+    return bucket
 
 
 def _elsewhere(function: FuncOp, inputs: Sequence[SSAValue], result: SSAValue) -> bool:
@@ -84,9 +94,9 @@ def _elsewhere(function: FuncOp, inputs: Sequence[SSAValue], result: SSAValue) -
 
 
 def _slice_bytes(value: SSAValue, geometry: Geometry) -> int:
-    """Bytes of a tensor in each slice when its last dimension is cut over them; weights count elsewhere."""
+    """Bytes of a tensor in each slice when it is cut; weights and what is gathered lie elsewhere."""
     shape = graph.static_shape(value)
-    if not shape or isinstance(value.owner, WEIGHTS):
+    if not shape or isinstance(value.owner, (*WEIGHTS, dist.AllGatherOp)):
         return 0
     own = prod(shape[:-1]) * geometry.chunk(shape[-1])
     return own * storage_bits(graph.element_of(value)) // 8

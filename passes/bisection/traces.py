@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from npuc.ir import graph, tile
 from npuc.ir.interpret_tile import POISON
-from npuc.ir.tile import HostAttr, SlicedAttr
-from npuc.passes.assign_layouts import placement_of
+from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.checking import Figures, compare
 from npuc.passes.evaluation import Call, Evaluator, Place, written_buffer
+from npuc.passes.placing import placement_of
 from torch import Tensor
 from xdsl.dialects.builtin import FileLineColLoc, IntAttr, ModuleOp, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
@@ -212,6 +212,10 @@ def _stored(event: Event, run: Sequence[Event]) -> tuple[Tensor, Tensor] | None:
             return None
         logical = content.view(slices, *lead, chunk).movedim(0, -2).reshape(*lead, slices * chunk)
         return logical[..., : value.shape[-1]].float(), value.float()
+    if isinstance(placement, SpreadAttr):
+        value = value.unflatten(placement.dim.data, (-1, slices)).movedim(placement.dim.data + 1, 0)
+        same = content.numel() == value.numel()
+        return (content.float(), value.flatten().float()) if same else None
     count = value.numel()
     if content.numel() % slices or not count <= content.numel() // slices < count + 64:
         return None

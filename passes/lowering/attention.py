@@ -6,19 +6,17 @@ from dataclasses import dataclass, replace
 
 from npuc.ir import graph, tile
 from npuc.ir.tile import Limit, Step
+from npuc.passes.lowering import spread_attention
 from npuc.passes.lowering.caches import cache_slot
-from npuc.passes.lowering.elementwise import imm
+from npuc.passes.lowering.elementwise import MASKED, imm
 from npuc.passes.lowering.emitter import element_bytes
-from npuc.passes.lowering.function import FunctionLowering, element_type
+from npuc.passes.lowering.function import FunctionLowering, element_type, is_spread
 from npuc.passes.lowering.linear import to_stationary
 from npuc.passes.lowering.movement import enter_rows, runtime
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import PassFailedException
-
-# Finite, so that a row with nothing to attend to stays finite.
-MASKED = -3.0e38
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,9 @@ def lower_attention(low: FunctionLowering, op: graph.AttentionOp) -> None:
     symbol = low.cache_symbols.get(op.keys)
     if symbol is None or op.mask is None:
         raise PassFailedException("lower-to-tile: attention without a cache or a mask has no lowering")
+    if is_spread(op.query):
+        spread_attention.lower(low, op, symbol)
+        return
     query = low.view(op.query)
     mask = low.view(op.mask)
     batch, heads, rows, _ = query.shape

@@ -7,8 +7,9 @@ from math import prod
 
 from npuc.ir import graph, tile
 from npuc.passes.lowering.emitter import element_bytes
-from npuc.passes.lowering.function import FunctionLowering
+from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import enter_rows, gather, runtime
+from npuc.passes.lowering.spread import gather_rows
 from npuc.passes.lowering.views import IndexTerms, Nest, View, Walk, dense
 from xdsl.ir import SSAValue
 
@@ -23,8 +24,8 @@ def lower_kv_update(low: FunctionLowering, op: graph.KvUpdateOp) -> None:
     views = {"key": low.view(op.key), "value": low.view(op.value)}
     outer, row = enter_rows(low)
     slot, position, valid = (runtime(low, name, row) for name in ("slot", "position", "valid"))
-    tokens = graph.static_shape(op.key)[-2]
-    at_once = _tokens_at_once(low, tokens, list(views.values()))
+    tokens, spread = graph.static_shape(op.key)[-2], is_spread(op.key)
+    at_once = _tokens_at_once(low, tokens, list(views.values()), spread=spread)
     moves: IndexTerms = ()
     if at_once < tokens:
         loop = tile.ForOp(tokens // at_once)
@@ -37,10 +38,10 @@ def lower_kv_update(low: FunctionLowering, op: graph.KvUpdateOp) -> None:
         moves, valid = ((loop.induction, at_once),), left.result
     for part, view in views.items():
         cache = cache_slot(low, symbol, part, slot)
-        source = _tokens(view, row, at_once, moves)
+        source = _gathered(low, view, row, at_once, moves, spread=spread)
         token = cache.strides[0]
         target = cache.moved(0, tuple((index, n * token) for index, n in ((position, 1), *moves)))
-        _write(low, gather(low, source) if source.chunk else source, target, valid)
+        _write(low, source, target, valid)
     low.emit.block = outer
 
 
@@ -55,11 +56,32 @@ def cache_slot(low: FunctionLowering, symbol: str, part: str, slot: SSAValue) ->
     return dense(op.result, kind.get_shape())
 
 
-def _tokens_at_once(low: FunctionLowering, tokens: int, views: list[View]) -> int:
-    """The most tokens, a divisor of all, that may be gathered at once; all where every slice holds them."""
-    budget = low.emit.geometry.local_bytes // GATHERED
-    widest = max((element_bytes(v) * v.chunk * low.emit.geometry.slices for v in views if v.chunk), default=0)
-    return max(n for n in range(1, tokens + 1) if tokens % n == 0 and (n == 1 or n * widest <= budget))
+def _tokens_at_once(low: FunctionLowering, tokens: int, views: list[View], *, spread: bool) -> int:
+    """The most tokens, a divisor of all, that may be gathered at once; all where every slice holds them.
+
+    Of spread tokens at least one of every slice is.
+    """
+    geometry = low.emit.geometry
+    widths = [v.shape[-1] if spread else v.chunk * geometry.slices for v in views]
+    widest = max(element_bytes(v) * width for v, width in zip(views, widths, strict=True))
+    least = geometry.slices if spread else 1
+    budget = geometry.local_bytes // GATHERED
+    return max(
+        n for n in range(least, tokens + 1, least) if tokens % n == 0 and (n == least or n * widest <= budget)
+    )
+
+
+def _gathered(
+    low: FunctionLowering, view: View, row: SSAValue, count: int, moves: IndexTerms, *, spread: bool
+) -> View:
+    """`count` tokens of a row in every slice."""
+    if not spread:
+        source = _tokens(view, row, count, moves)
+        return gather(low, source) if source.chunk else source
+    own = count // low.emit.geometry.slices
+    terms = tuple((index, own * view.strides[1]) for index, _ in moves)
+    mine = replace(view.moved(0, terms), shape=(own, view.shape[2]), strides=view.strides[1:])
+    return gather_rows(low, mine, 0)
 
 
 def _tokens(view: View, row: SSAValue, count: int, moves: IndexTerms) -> View:

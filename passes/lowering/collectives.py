@@ -22,15 +22,19 @@ step takes turns likewise; alone in what is repeated, all chips meet once more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from npuc.ir import dist, graph, tile
 from npuc.ir.meetings import CHIP, SYSTEM
 from npuc.ir.shapes import row_major_strides
+from npuc.passes.lowering.caches import GATHERED
 from npuc.passes.lowering.emitter import element_bytes
-from npuc.passes.lowering.function import FunctionLowering
+from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import gather, store
+from npuc.passes.lowering.spread import load_rows
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import PassFailedException
@@ -51,13 +55,19 @@ def lower_all_reduce(low: FunctionLowering, op: dist.AllReduceOp) -> None:
     if op.group_size != op.mesh.ranks:
         raise PassFailedException("lower-to-tile: dist.all_reduce over some axes of a mesh has no lowering")
     view = low.view(op.input)
-    two_steps = _InTwoSteps(low, op, view)
-    ways = [two_steps.emit]
-    if two_steps.chips == 1 and _has_others(op):
+    two_steps = [_InTwoSteps(low, op, view)]
+    ranks, chips = two_steps[0].ranks, two_steps[0].chips
+    if chips > 2:
+        two_steps.append(_InTwoSteps(low, op, view, pieces=chips))
+    if is_spread(op.result):
+        target = low.fresh(op.result)
+        low.emit.cheapest_of([partial(way.emit_spread, target) for way in two_steps], ranks)
+        low.define(op.result, target)
+        return
+    ways: list[Callable[[], View]] = [way.emit for way in two_steps]
+    if chips == 1 and _has_others(op):
         ways.append(_InOneStep(low, op, view).emit)
-    if two_steps.chips > 2:
-        ways.append(_InTwoSteps(low, op, view, pieces=two_steps.chips).emit)
-    total = low.emit.cheapest_of(ways, two_steps.ranks)
+    total = low.emit.cheapest_of(ways, ranks)
     if op.result in low.destinations:
         low.emit.copy_view(total, low.destinations[op.result])
         total = low.destinations[op.result]
@@ -176,21 +186,47 @@ class _InTwoSteps(_AllReduce):
 
     def emit(self) -> View:
         """Four copies and the sum; between chips two more, or four."""
-        slices, share, run = self.slices, self.share, self.run
+        slices, share = self.slices, self.share
         core, chip = self._place()
-        values = self._shared(VALUES, (self.ranks, slices, run))
-        self._write(self._flat(), values, run, core)
-        own = values.moved(0, ((core, share),))
-        part = self._reduced(Walk(own, (run, slices * run, 1)), (self.ranks, share), CHIP)
-        if self.pieces > 1:
-            part = self._piece_by_piece(part, core, chip)
-        elif self.chips > 1:
-            everywhere = self._show(part, self.number, share, core)
-            part = self._reduced(everywhere, (self.chips, share), SYSTEM)
+        part = self._sum_of_share(core, chip)
         sums = self._shared(SUMS, (self.ranks, slices, share))
         self._write(part, sums, share, core)
         result = self._read(Walk(sums, (share, slices * share, 1)), (self.ranks, share), self.again)
         return self._as_input(result.buffer)
+
+    def emit_spread(self, target: View) -> View:
+        """The copies and the sum; the result's rows are spread.
+
+        A rank's share is whole rows. The ring brings some of them at a time together, so that the sums lie
+        row after row in main memory, where every slice finds its own.
+        """
+        (_, rows, chunk), width, (core, chip) = self.view.shape, self.view.size, self._place()
+        part, own = self._sum_of_share(core, chip), rows // self.ranks
+        sums = self._shared(SUMS, (1, rows, width))
+        fitting = self.emit_.geometry.local_bytes // GATHERED // (width * element_bytes(part))
+        at_once = max(n for n in range(1, own + 1) if own % n == 0 and (n == 1 or n <= fitting))
+        for first in range(0, own, at_once):
+            some = View(part.buffer, (at_once, chunk), (chunk, 1), first * chunk, width, chunk)
+            together = gather(self.low, some)
+            place = sums.moved(first * width, ((core, own * width),))
+            walks = {"src": Walk(together, together.strides), "dst": Walk(place, (width, 1))}
+            self.emit_.emit_copy(Nest((at_once, width), walks))
+        load_rows(self.low, sums, target, 1, meet=self.again)
+        return target
+
+    def _sum_of_share(self, core: SSAValue, chip: SSAValue) -> View:
+        """The sums of a rank's share, over all ranks."""
+        share, run = self.share, self.run
+        values = self._shared(VALUES, (self.ranks, self.slices, run))
+        self._write(self._flat(), values, run, core)
+        own = values.moved(0, ((core, share),))
+        part = self._reduced(Walk(own, (run, self.slices * run, 1)), (self.ranks, share), CHIP)
+        if self.pieces > 1:
+            return self._piece_by_piece(part, core, chip)
+        if self.chips > 1:
+            everywhere = self._show(part, self.number, share, core)
+            return self._reduced(everywhere, (self.chips, share), SYSTEM)
+        return part
 
     def _show(self, part: View, number: int, size: int, core: SSAValue) -> Walk:
         """Writes so many elements a slice for all chips to see; the walk over what all chips have of them."""

@@ -6,6 +6,9 @@ from math import pi, sqrt
 
 from npuc.ir.tile import Step
 
+MASKED = -3.0e38
+"""Score of what is not attended to: finite, so that a row with nothing to attend to stays finite."""
+
 
 def imm(op: str, value: float) -> Step:
     """A step with an immediate."""

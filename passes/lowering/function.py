@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import HostAttr, SlicedAttr, Step
-from npuc.passes.assign_layouts import placement_of
+from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr, Step
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from npuc.passes.pack_weights import storage_type
+from npuc.passes.placing import placement_of
 from xdsl.dialects.builtin import MemRefType, StringAttr, TensorType
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
 
@@ -42,6 +42,7 @@ class FunctionLowering:
         destinations: where a value that is still to come must be put.
         cache_symbols: the cache behind each value of keys or values.
         loaded: keys and values of a cache that the stationary memory holds during a loop over rows.
+        stationary: tensors that the stationary memory holds, for all that multiply with them.
     """
 
     emit: Emitter
@@ -55,6 +56,7 @@ class FunctionLowering:
     destinations: dict[SSAValue, View] = field(default_factory=dict)
     cache_symbols: dict[SSAValue, str] = field(default_factory=dict)
     loaded: dict[str, tuple[View, View]] = field(default_factory=dict[str, tuple[View, View]])
+    stationary: dict[tuple[Block, View], View] = field(default_factory=dict[tuple[Block, View], View])
 
     def begin(self, op: Operation) -> None:
         """Notes whose operations are being emitted."""
@@ -99,7 +101,11 @@ class FunctionLowering:
         element = storage_type(kind.element_type)
         if isinstance(placement_of(value), SlicedAttr):
             return self.emit.sliced(kind.get_shape(), element)
-        return self.emit.replicated(kind.get_shape(), element)
+        return self.emit.replicated(self.own_shape(value), element)
+
+    def own_shape(self, value: SSAValue) -> tuple[int, ...]:
+        """The shape of what a slice has of a tensor whose last dimension is not cut."""
+        return own_shape(value.type, self.emit.geometry.slices)
 
     def weight(self, value: SSAValue) -> tuple[tile.PackedOp, SSAValue]:
         """The packed declaration and the main-memory buffer of a weight operand."""
@@ -148,6 +154,21 @@ class FunctionLowering:
     def on_host(self, value: SSAValue) -> bool:
         """Whether a value lies in main memory."""
         return isinstance(placement_of(value), HostAttr)
+
+
+def own_shape(kind: Attribute, slices: int) -> tuple[int, ...]:
+    """The shape of what a slice has of a tensor: of one whose rows are spread, its share of the rows."""
+    assert isinstance(kind, TensorType)
+    shape, placement = kind.get_shape(), placement_of(kind)
+    if not isinstance(placement, SpreadAttr):
+        return shape
+    dim = placement.dim.data
+    return (*shape[:dim], shape[dim] // slices, *shape[dim + 1 :])
+
+
+def is_spread(value: SSAValue) -> bool:
+    """Whether a tensor's rows are spread over the slices."""
+    return isinstance(placement_of(value), SpreadAttr)
 
 
 def nest_over(shape: Sequence[int], **views: View) -> Nest:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import lcm, prod
+from typing import ClassVar
 
 from npuc.ir import graph, tile
 from npuc.ir.tile import Limit, SlicedAttr, Step
 from npuc.passes.algorithms.contractions import Axis
-from npuc.passes.assign_layouts import placement_of
 from npuc.passes.lowering.emitter import element_bytes
-from npuc.passes.lowering.function import Deferred, FunctionLowering, leading, nest_over
+from npuc.passes.lowering.function import Deferred, FunctionLowering, is_spread, leading, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense
+from npuc.passes.placing import placement_of
 from npuc.passes.tile_choice import sums_in_registers
 from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import Attribute, SSAValue
@@ -25,16 +26,27 @@ def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
     _, weight = low.weight(op.weight)
     last = [(step, low.view(v)) for step, v in ((MUL, op.scale), (ADD, op.bias)) if v is not None]
     if not last:
-        raw = low.fresh(op.result)
-        _Linear(low, x, weight, raw).emit_tiles()
-        low.define(op.result, raw)
+        low.define(op.result, _product(low, op, x, weight, low.fresh(op.result)))
         return
-    out = low.emit.like(graph.static_shape(op.result), f32, _chunk(op.result))
-    _Linear(low, x, weight, out).emit_tiles()
+    out = low.emit.like(low.own_shape(op.result), f32, _chunk(op.result))
+    out = _product(low, op, x, weight, out)
     for step, vector in last[:-1]:
         low.emit.elementwise(out.shape, out, (step,), out, vector)
     step, vector = last[-1]
     low.define(op.result, Deferred(out, (step,), vector))
+
+
+def _product(low: FunctionLowering, op: graph.LinearOp, x: View, weight: SSAValue, out: View) -> View:
+    """x · Wᵀ, in `out` or in a place of the same shape."""
+    if not is_spread(op.input):
+        _Linear(low, x, weight, out).emit_tiles()
+    elif not is_spread(op.result):
+        _SpreadInput(low, x, weight, out).emit_tiles()
+    else:
+        product = _SpreadProduct(low, x, weight, out)
+        product.emit_tiles()
+        return product.result()
+    return out
 
 
 def _chunk(value: SSAValue) -> int:
@@ -50,6 +62,9 @@ class _Linear:
     memory a few at a time, since every copy has a price of its own.
     """
 
+    SPREAD: ClassVar[bool] = False
+    """Whether the input's rows are spread; weights are packed as for one that is cut over the slices."""
+
     def __init__(self, low: FunctionLowering, x: View, weight: SSAValue, out: View) -> None:
         self.low, self.emit, self.x, self.out = low, low.emit, x, out
         assert isinstance(weight.type, MemRefType)
@@ -57,10 +72,11 @@ class _Linear:
         self.weight = dense(weight, shape)
         self.tiles, self.parts, _, self.rows, self.width = shape
         self.ring = bool(x.chunk) and self.emit.geometry.slices > 1
-        self.depth = self.width // self.emit.geometry.slices if self.ring else self.width
+        cut = self.ring or self.SPREAD
+        self.depth = self.width // self.emit.geometry.slices if cut else self.width
         unit_bytes = self.rows * self.width * element_bytes(self.weight)
         self.group = max(1, min(low.staging // unit_bytes, self.tiles * self.parts))
-        self.in_registers = sums_in_registers(self.emit.geometry, prod(x.shape[:-1]), self.rows)
+        self.in_registers = sums_in_registers(self.emit.geometry, prod(out.shape[:-1]), self.rows)
 
     def emit_tiles(self) -> None:
         """All tiles: a loop over as many at a time as make whole copies, then those that are left."""
@@ -96,9 +112,13 @@ class _Linear:
                 at = number * self.parts + part
                 if at % self.group == 0:
                     staged = self._stage(weight.moved(at * unit), min(self.group, count * self.parts - at))
-                stationary = to_stationary(self.low, staged[at % self.group], element=self.x.element)
+                operand = self._operand(staged[at % self.group])
                 target = replace(out.moved(number * self.rows), shape=(*out.shape[:-1], columns))
-                sums = self._part(part, stationary, target, sums)
+                sums = self._part(part, operand, target, sums)
+
+    def _operand(self, staged: View) -> View:
+        """A unit where the contraction takes it from."""
+        return to_stationary(self.low, staged, element=self.x.element)
 
     def _stage(self, source: View, units: int) -> list[View]:
         """Copies consecutive units to local memory, each slice its own."""
@@ -114,19 +134,19 @@ class _Linear:
         one = replace(local, shape=local.shape[1:], strides=local.strides[1:])
         return [one.moved(number * size) for number in range(units)]
 
-    def _part(self, part: int, stationary: View, target: View, sums: View | None) -> View:
+    def _part(self, part: int, unit: View, target: View, sums: View | None) -> View:
         """Adds a part's products to `sums`; those of the last part are the result."""
         emit, last = self.emit, part == self.parts - 1
         if sums is None:
             products = target if last else self._sums(target)
-            self._contract(part, stationary, products)
+            self._contract(part, unit, products)
             return products
         if self.in_registers:
             result = target if last else sums
-            self._contract(part, stationary, result, sums)
+            self._contract(part, unit, result, sums)
             return result
         products = self._sums(target)
-        self._contract(part, stationary, products)
+        self._contract(part, unit, products)
         result = target if last else sums
         emit.elementwise(products.shape, products, (ADD,), result, sums)
         return result
@@ -157,6 +177,104 @@ class _Linear:
         axes.append(Axis(depth, (x.strides[-1], 1, *still), reduced=True))
         chain = () if sums is None else (Step("add", "vrf"),)
         self.emit.contract(axes, views, chain)
+
+
+class _SpreadInput(_Linear):
+    """The input's rows are spread, the result's columns are cut: the ring brings every row to all slices."""
+
+    SPREAD = True
+
+    def _contract(self, part: int, weight: View, out: View, sums: View | None = None) -> None:
+        slices, x = self.emit.geometry.slices, self.x
+        ends = [out, *([] if sums is None else [sums])]
+        rests = [leading(view)[1] for view in ends]
+        last = len(x.shape) - 2
+        axes = [
+            Axis(size, (stride, 0, *(rest[d] * (slices if d == last else 1) for rest in rests)))
+            for d, (size, stride) in enumerate(zip(*leading(x), strict=True))
+        ]
+        axes.append(Axis(slices, (0, 0, *(rest[last] for rest in rests)), ring=True))
+        axes.append(Axis(out.shape[-1], (0, self.width, *(view.strides[-1] for view in ends))))
+        axes += self._inner(part, len(ends))
+        stream = x.moved(part * self.depth * x.strides[-1])
+        views = {"stream": stream, "stationary": weight, "out": out}
+        if sums is not None:
+            views["vrf"] = sums
+        self.emit.contract(axes, views, () if sums is None else (Step("add", "vrf"),))
+
+    def _inner(self, part: int, ends: int) -> list[Axis]:
+        """The reduced loops of a part: in chunks, as the weight is packed for an input that is cut."""
+        size, stride, still = self.x.shape[-1], self.x.strides[-1], (0,) * ends
+        chunk = self.emit.geometry.chunk(size)
+        if self.depth == chunk:
+            return [Axis(size, (stride, 1, *still), reduced=True)]
+        chunks = Axis(size // chunk, (chunk * stride, self.depth, *still), reduced=True)
+        depth = min(self.depth, chunk - part * self.depth)
+        return [chunks, Axis(depth, (stride, 1, *still), reduced=True)]
+
+
+class _SpreadProduct(_SpreadInput):
+    """Input and result have spread rows: each slice multiplies its own with the weight that the ring brings.
+
+    The weight is the stream. `out` is seen as [..., slices, columns of a slice].
+    """
+
+    def __init__(self, low: FunctionLowering, x: View, weight: SSAValue, out: View) -> None:
+        slices, columns = low.emit.geometry.slices, out.shape[-1]
+        self.columns = columns
+        each = -(-columns // slices)
+        super().__init__(low, x, weight, out)
+        if self.tiles == self.parts == 1 and columns % slices == 0:
+            self._deal(each)  # all of the weight lies row after row
+        else:
+            each = low.emit.geometry.chunk(columns)
+        if each * slices != columns:
+            shape = (*out.shape[:-1], each * slices)
+            out = dense(low.emit.alloc(shape, out.element), shape)
+        step = out.strides[-1]
+        apart = (*out.shape[:-1], slices, each), (*out.strides[:-1], each * step, step)
+        self.out = replace(out, shape=apart[0], strides=apart[1], size=each)
+        self.in_registers = False
+        self.held = self._held()
+
+    def _deal(self, rows: int) -> None:
+        """As many rows of the weight to every slice."""
+        self.rows = rows
+        self.weight = replace(self.weight, shape=(1, 1, self.emit.geometry.slices, rows, self.width))
+
+    def result(self) -> View:
+        """The product as a tensor of the result's shape."""
+        shape = (*self.out.shape[:-2], self.columns)
+        return replace(
+            self.out, shape=shape, strides=(*self.out.strides[:-2], self.out.strides[-1]), size=self.columns
+        )
+
+    def _operand(self, staged: View) -> View:
+        if staged.element == self.x.element:
+            return staged
+        converted = dense(self.emit.alloc(staged.shape, self.x.element), staged.shape)
+        self.emit.copy_view(staged, converted)
+        return converted
+
+    def _held(self) -> View:
+        """The input in the stationary memory, where other layers of the same input find it."""
+        key = self.emit.block, self.x
+        if key not in self.low.stationary:
+            self.low.stationary[key] = to_stationary(self.low, self.x)
+        return self.low.stationary[key]
+
+    def _contract(self, part: int, weight: View, out: View, sums: View | None = None) -> None:
+        x, slices = self.held, self.emit.geometry.slices
+        *rows, apart, column = out.strides
+        axes = [
+            Axis(size, (0, stride, row))
+            for size, stride, row in zip(x.shape[:-1], x.strides[:-1], rows, strict=True)
+        ]
+        axes.append(Axis(slices, (0, 0, apart), ring=True))
+        axes.append(Axis(out.shape[-1], (self.width, 0, column)))
+        axes += [replace(a, strides=(a.strides[1], a.strides[0], 0)) for a in self._inner(part, 1)]
+        stationary = x.moved(part * self.depth * x.strides[-1])
+        self.emit.contract(axes, {"stream": weight, "stationary": stationary, "out": out})
 
 
 def to_stationary(

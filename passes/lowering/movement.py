@@ -8,8 +8,9 @@ from math import prod
 from npuc.ir import graph, tile
 from npuc.ir.shapes import row_major_strides
 from npuc.passes.constants import constant_of
-from npuc.passes.lowering.function import FunctionLowering, element_type, nest_over
-from npuc.passes.lowering.views import Nest, View, Walk, dense, reshape_strides
+from npuc.passes.lowering import spread
+from npuc.passes.lowering.function import FunctionLowering, element_type, is_spread, nest_over
+from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice, reshape_strides
 from xdsl.dialects.builtin import MemRefType, TensorType, f32
 from xdsl.ir import Block, SSAValue
 from xdsl.utils.exceptions import PassFailedException
@@ -18,7 +19,7 @@ from xdsl.utils.exceptions import PassFailedException
 def lower_reshape(low: FunctionLowering, op: graph.ReshapeOp) -> None:
     """Free where the strides allow; otherwise the elements move to a row-major buffer first."""
     view = low.view(op.input)
-    shape = graph.static_shape(op.result) or (1,)
+    shape = low.own_shape(op.result) or (1,)
     if view.chunk:
         shape = (*shape[:-1], view.chunk)
     strides = reshape_strides(view.shape, view.strides, shape)
@@ -34,7 +35,7 @@ def lower_reshape(low: FunctionLowering, op: graph.ReshapeOp) -> None:
 def lower_broadcast(low: FunctionLowering, op: graph.BroadcastOp) -> None:
     """Stride 0 along repeated dimensions."""
     view = low.view(op.input)
-    shape = graph.static_shape(op.result)
+    shape = low.own_shape(op.result)
     own = (*shape[:-1], view.chunk) if view.chunk else shape
     low.define(op.result, replace(view, shape=own, strides=view.broadcast_strides(own), size=shape[-1]))
 
@@ -51,7 +52,7 @@ def lower_slice(low: FunctionLowering, op: graph.SliceOp) -> None:
     """An offset and scaled strides."""
     view = low.view(op.input)
     starts, steps = graph.ints(op.starts), graph.ints(op.steps)
-    shape = graph.static_shape(op.result)
+    shape = low.own_shape(op.result)
     offset = sum(start * stride for start, stride in zip(starts, view.strides, strict=True))
     strides = tuple(stride * step for stride, step in zip(view.strides, steps, strict=True))
     own = (*shape[:-1], view.chunk) if view.chunk else shape
@@ -115,6 +116,9 @@ def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
     if low.on_host(op.result):
         _store_indices(low, op)
         return
+    if is_spread(op.input) or is_spread(op.result):
+        spread.lower_relayout(low, op)
+        return
     view = low.view(op.input)
     target = low.fresh(op.result)
     if low.on_host(op.input):
@@ -169,14 +173,6 @@ def scatter(low: FunctionLowering, view: View, target: View) -> None:
         }
         last = replace(walks["dst"], slices=())
         emit.emit_copy(Nest((*lead, rest), {"src": walks["src"], "dst": on_slice(last, whole)}))
-
-
-def on_slice(walk: Walk, number: int) -> Walk:
-    """The walk moved to a later slice, by way of the buffer's slice extent."""
-    kind = walk.view.buffer.type
-    assert isinstance(kind, MemRefType)
-    per_slice = prod(kind.get_shape()[1:])
-    return replace(walk, view=walk.view.moved(number * per_slice))
 
 
 def _load_input(low: FunctionLowering, view: View, target: View) -> None:
@@ -242,6 +238,9 @@ def store(low: FunctionLowering, view: View, target: View) -> None:
 
 def lower_embedding(low: FunctionLowering, op: graph.EmbeddingOp) -> None:
     """A gather of table rows, each cut over the slices."""
+    if is_spread(op.result):
+        spread.lower_embedding(low, op)
+        return
     _, table = low.weight(op.table)
     ids, target = low.view(op.ids), low.fresh(op.result)
     assert isinstance(table.type, MemRefType)

@@ -73,8 +73,8 @@ def lower_where(low: FunctionLowering, op: graph.WhereOp) -> None:
         low.emit.elementwise(target.shape, low.view(op.b), (Step("select", "operand", a),), target, inverse)
         low.define(op.result, target)
         return
-    first = low.emit.like(graph.static_shape(op.result), f32, condition.chunk)
-    second = low.emit.like(graph.static_shape(op.result), f32, condition.chunk)
+    first = low.emit.like(low.own_shape(op.result), f32, condition.chunk)
+    second = low.emit.like(low.own_shape(op.result), f32, condition.chunk)
     target = low.fresh(op.result)
     for value, constant, mask, part in ((op.a, a, condition, first), (op.b, b, inverse, second)):
         if constant is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from npuc.ir.shapes import row_major_strides
 from xdsl.dialects.builtin import MemRefType
@@ -116,6 +117,14 @@ class Walk:
     def slice_strides(self) -> tuple[int, ...]:
         """Slice strides, zeros where none are given."""
         return self.slices or (0,) * len(self.strides)
+
+
+def on_slice(walk: Walk, number: int) -> Walk:
+    """The walk moved to a later slice, by way of the buffer's slice extent."""
+    kind = walk.view.buffer.type
+    assert isinstance(kind, MemRefType)
+    per_slice = prod(kind.get_shape()[1:])
+    return replace(walk, view=walk.view.moved(number * per_slice))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from npuc.ir.graph_types import shape_of, static_shape
 from npuc.ir.interpret import Caches, Runtime
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
 from npuc.ir.shapes import evaluate
-from npuc.ir.tile import HostAttr, SlicedAttr
+from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
 from npuc.ir.torch_types import torch_type
-from npuc.passes.assign_layouts import placement_of
 from npuc.passes.checking import Figures, compare, worst
 from npuc.passes.evaluation import AnyLevel, cache_shapes, token_major
+from npuc.passes.placing import placement_of
 from npuc.runtime.packing import pack
 from npuc.runtime.weight_packing import recipe_of
 from torch import Tensor
@@ -230,5 +230,8 @@ def placed(value: Tensor, kind: Attribute, buffer: MemRefType[Attribute], paddin
         wide[..., : value.shape[-1]] = value
         return wide.unflatten(-1, (slices, chunk)).movedim(-2, 0).flatten().contiguous()
     rows = torch.full((slices, count // slices), padding, dtype=dtype)
-    rows[:, : value.numel()] = value.flatten()
+    own = value.expand(slices, *value.shape)
+    if isinstance(placement, SpreadAttr):
+        own = value.unflatten(placement.dim.data, (-1, slices)).movedim(placement.dim.data + 1, 0)
+    rows[:, : own[0].numel()] = own.flatten(1)
     return rows.flatten()

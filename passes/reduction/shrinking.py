@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from npuc.ir.graph_types import DimsAttr, shape_of, tensor_type
 from npuc.ir.shapes import evaluate
-from npuc.passes.assign_layouts import placement_of
+from npuc.passes.placing import placement_of
 from npuc.passes.reduction.modules import retype
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp

@@ -1,0 +1,135 @@
+"""Where tensors lie whose rows are spread over the slices; wide products are cut instead."""
+
+from __future__ import annotations
+
+from npuc.ir import dist, graph
+from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
+from npuc.passes.placing import ELEMENTWISE, FLEXIBLE, Assigner, H, Placement, R, placement_of, with_placement
+from npuc.passes.roles import BODY
+from npuc.passes.row_dims import RowDims, row_dims
+from xdsl.dialects.builtin import IntAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.rewriter import Rewriter
+
+
+def along(dim: int) -> SpreadAttr:
+    """Spread along a dimension."""
+    return SpreadAttr(IntAttr(dim))
+
+
+class SpreadAssigner(Assigner):
+    """Placements of one function of a bucket whose rows are spread over the slices.
+
+    Of a linear layer's two operands one is broadcast to all slices, round the ring: the input, for a result
+    that is cut along its last dimension, or the weight, for one that is spread. The smaller one is, unless
+    everybody wants the result cut. Sums over ranks take what is cut and give what is spread.
+    """
+
+    rows: RowDims
+
+    def run(self, function: FuncOp) -> list[Placement]:
+        """Assigns the function's values; returns its arguments' placements."""
+        self.rows = row_dims(function)
+        return super().run(function)
+
+    def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
+        """The program's inputs lie in main memory, rows are spread, all else is everywhere."""
+        return H if function.sym_name.data == BODY else self._spread(argument)
+
+    def _spread(self, value: SSAValue) -> Placement:
+        dim = self.rows.get(value, -1)
+        return R if dim < 0 else along(dim)
+
+    def place_rows(self, op: graph.RowsOp, function: FuncOp) -> None:
+        """The body works on tiles of the rows that every slice has."""
+        dims, _ = op.dims
+        arguments = list(op.body.block.args)
+        for index, (operand, dim) in enumerate(zip(list(op.inputs), dims, strict=True)):
+            stays = isinstance(placement_of(operand), HostAttr) and dim < 0
+            placement = H if stays else R if dim < 0 else along(dim)
+            op.operands[index] = self.placed(operand, placement, op)
+            argument = arguments[index]
+            Rewriter.replace_value_with_new_type(argument, with_placement(argument.type, placement))
+        self.place_block(op.body.block, function)
+
+    def rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
+        """Operands' and results' placements of one op."""
+        results = [self._spread(v) for v in op.results]
+        match op:
+            case graph.EmbeddingOp():
+                return [None, H], results
+            case graph.LinearOp():
+                return self._linear(op)
+            case graph.KvUpdateOp():
+                return [along(1)] * 2, [H, H]
+            case graph.AttentionOp():
+                return [along(2), H, H, along(2)], results
+            case graph.RowsOp():
+                return [None] * len(op.inputs), [along(d) for d in op.dims[1]]
+            case graph.YieldOp():
+                rows = op.parent_op()
+                assert isinstance(rows, graph.RowsOp)
+                return [along(d) for d in rows.dims[1]], []
+            case graph.LayersOp():
+                return list(self.callees[op.callee.string_value()]), [along(1) for _ in op.outputs]
+            case dist.AllReduceOp():
+                return [self.cut(op.input)], results
+            case ReturnOp():
+                cut = function.sym_name.data == BODY
+                return [self.sliced(v) if cut else along(1) for v in op.operands], []
+            case _:
+                return self._rowwise(op, results)
+
+    def _rowwise(
+        self, op: Operation, results: list[Placement]
+    ) -> tuple[list[Placement | None], list[Placement]]:
+        """Rows are spread, but what stands between two linear layers may stay cut."""
+        if isinstance(op, ELEMENTWISE) and self._wanted_cut(op.results[0]) and self._cuttable(op.results[0]):
+            wide = graph.static_shape(op.results[0])[-1]
+            sizes = [graph.static_shape(v)[-1:] for v in op.operands]
+            operands = [
+                self.sliced(v) if s == (wide,) else R for v, s in zip(op.operands, sizes, strict=True)
+            ]
+            return list(operands), [self.sliced(op.results[0])]
+        return [self._as_spread(v) for v in op.operands], results
+
+    def _as_spread(self, value: SSAValue) -> Placement:
+        """Spread, if the value has rows."""
+        found = placement_of(value)
+        if isinstance(found, SpreadAttr):
+            return found
+        if isinstance(found, SlicedAttr):  # of a linear layer: [batch, rows, size]
+            return along(1)
+        if isinstance(found, HostAttr) and isinstance(value, BlockArgument):  # positions
+            return along(1)
+        return self._spread(value)
+
+    def _linear(self, op: graph.LinearOp) -> tuple[list[Placement | None], list[Placement]]:
+        rows, columns = graph.static_shape(op.result)[1:]
+        whole = isinstance(placement_of(op.input), SpreadAttr)
+        cut = not whole or self._wanted_cut(op.result) or columns > rows
+        vectors: list[Placement | None] = [self.cut(v) if cut else R for v in op.operands[2:]]
+        return [None, None, *vectors], [self.cut(op.result) if cut else along(1)]
+
+    def _wanted_cut(self, value: SSAValue) -> bool:
+        """Whether all users take a tensor that is cut along its last dimension."""
+        return all(self._takes_cut(use.operation, use.index) for use in value.uses)
+
+    def _takes_cut(self, op: Operation, index: int) -> bool:
+        if isinstance(op, graph.LinearOp):
+            return index == 0
+        if isinstance(op, ELEMENTWISE):
+            return self._cuttable(op.results[0]) and self._wanted_cut(op.results[0])
+        return isinstance(op, dist.CollectiveOp)
+
+    def _cuttable(self, value: SSAValue) -> bool:
+        """Whether a tensor comes from linear layers by way of elementwise operations alone."""
+        owner = value.owner
+        if isinstance(owner, graph.LinearOp):
+            return True
+        if not isinstance(owner, ELEMENTWISE):
+            return False
+        wide = graph.static_shape(value)
+        operands = [v for v in owner.operands if not isinstance(v.owner, FLEXIBLE)]
+        return all(graph.static_shape(v) == wide and self._cuttable(v) for v in operands)
