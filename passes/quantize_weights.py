@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -12,8 +12,10 @@ from npuc.ir import graph
 from npuc.ir.graph import element_of, static_shape
 from npuc.ir.nquant import DequantizeOp, QuantizedType, SchemeAttr
 from npuc.passes.rewriting import take_attributes
+from npuc.passes.separate_layers import layers_of, separate_layers
 from xdsl.context import Context
 from xdsl.dialects.builtin import AnyFloat, ModuleOp, StringAttr, TensorType, f32, i8
+from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Operation
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
@@ -28,7 +30,8 @@ class QuantizeWeightsPass(ModulePass):
 
     `w8a16` is 8-bit integers with one scale for each output channel. A weight's recipe then says that its
     values are rounded when they are read; another weight, its scales, says how they are found. Layers are
-    ignored by their module path; patterns have ``*``, and ``{}`` stands for the layer's number.
+    ignored by their module path; patterns have ``*``, and ``{}`` stands for every layer's number. Where some
+    layers of a kind are ignored in other places than others, they get a function of their own.
     """
 
     name = "quantize-weights"
@@ -40,24 +43,51 @@ class QuantizeWeightsPass(ModulePass):
         if self.scheme not in SCHEMES:
             known = ", ".join(SCHEMES)
             raise PassFailedException(f"quantize-weights: no scheme {self.scheme!r}, there are {known}")
+        separate_layers(op, self._ignored_in)
+        layers = layers_of(op)
+        chosen = [
+            (linear, layers.get(function.sym_name.data))
+            for function in op.body.block.ops
+            if isinstance(function, FuncOp)
+            for linear in _linears(function)
+            if not self._is_ignored(linear, layers.get(function.sym_name.data, (None,))[0])
+        ]
         weights = {w.sym_name.data: w for w in op.body.block.ops if isinstance(w, graph.WeightOp)}
         quantizer = _Quantizer(weights, self.scheme)
-        for linear in [inner for inner in op.walk() if isinstance(inner, graph.LinearOp)]:
-            if not self._is_ignored(linear):
-                quantizer.quantize(linear)
+        for linear, layer in chosen:
+            quantizer.note(linear, layer)
+        for linear, _ in chosen:
+            quantizer.quantize(linear)
 
-    def _is_ignored(self, op: Operation) -> bool:
+    def _ignored_in(self, function: FuncOp, layer: int) -> tuple[bool, ...]:
+        """Which of a function's linear layers are ignored in a layer of the model."""
+        return tuple(self._is_ignored(linear, layer) for linear in _linears(function))
+
+    def _is_ignored(self, op: Operation, layer: int | None) -> bool:
         module = op.attributes.get("module")
         path = module.data if isinstance(module, StringAttr) else ""
-        return any(fnmatchcase(path, pattern) for pattern in self.ignore)
+        paths = path, path if layer is None else path.replace("{}", str(layer), 1)
+        return any(fnmatchcase(path, pattern) for path in paths for pattern in self.ignore)
+
+
+def _linears(function: FuncOp) -> list[graph.LinearOp]:
+    return [op for op in function.walk() if isinstance(op, graph.LinearOp)]
 
 
 @dataclass
 class _Quantizer:
-    """Weights of a module by symbol; those that are made come in addition."""
+    """Weights of a module by symbol; those that are made come in addition, of the layers noted."""
 
     weights: dict[str, graph.WeightOp]
     scheme: str
+    layers: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+
+    def note(self, op: graph.LinearOp, layers: Sequence[int] | None) -> None:
+        """The weight of a linear layer will be rounded in these layers of the model; None for all it has."""
+        if isinstance(op.weight.owner, graph.ParamOp):
+            symbol = op.weight.owner.symbol.string_value()
+            own = self.weights[symbol].layer_list or ()
+            self.layers.setdefault(symbol, set()).update(own if layers is None else layers)
 
     def quantize(self, op: graph.LinearOp) -> None:
         """Replaces a layer's weight by the dequantized one, if it is a weight in floats."""
@@ -91,8 +121,12 @@ class _Quantizer:
         if name not in self.weights:
             storage, granularity = SCHEMES[self.scheme]
             scheme = SchemeAttr.of(storage, f32, granularity)
-            sources = [recipe(op, part, scheme=scheme) for part in source.sources.data]
-            weight = graph.WeightOp(name, TensorType(element, shape), sources, source.layer_list)
+            parts, layers = list(source.sources.data), source.layer_list
+            if layers is not None:
+                kept = [i for i, layer in enumerate(layers) if layer in self.layers[source.sym_name.data]]
+                parts, layers = [parts[i] for i in kept], tuple(layers[i] for i in kept)
+            sources = [recipe(op, part, scheme=scheme) for part in parts]
+            weight = graph.WeightOp(name, TensorType(element, shape), sources, layers)
             block = source.parent_block()
             assert block is not None
             block.insert_ops_after([weight], source)

@@ -8,7 +8,7 @@ in float32 (a model in float64: in that) and round the result once, whatever the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,10 +35,11 @@ def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, A
         reference = load_dequantized(folder, dtype, stored_products=True)
     else:
         reference = _load(folder, dtype)
-    rounded = [entry["name"] for entry in recipe["weights"] if entry["by"] == "compile"]
+    rounded = [entry for entry in recipe["weights"] if entry["by"] == "compile"]
     exact = _load(folder, torch.float32) if rounded else reference
-    for name in rounded:
-        _round_weights(reference, exact, name.removesuffix(f"{WEIGHT}_{recipe['scheme']}"), str(model))
+    for entry in rounded:
+        pattern = entry["name"].removesuffix(f"{WEIGHT}_{recipe['scheme']}")
+        _round_weights(reference, exact, pattern, entry.get("layers"), str(model))
     return reference
 
 
@@ -94,14 +95,18 @@ def _load(folder: Path, dtype: torch.dtype) -> nn.Module:
     return load(folder, dtype=dtype, attn_implementation="eager").eval()
 
 
-def _round_weights(model: nn.Module, exact: nn.Module, pattern: str, where: str) -> None:
-    """Rounds the weights of layers to 127 steps of each output's largest magnitude; ``{}`` is any number.
+def _round_weights(
+    model: nn.Module, exact: nn.Module, pattern: str, numbers: Sequence[int] | None, where: str
+) -> None:
+    """Rounds the weights of layers to 127 steps of each output's largest magnitude; ``{}`` is a number.
 
     Args:
         model: whose layers are replaced.
         exact: the same in float32, with the values of the checkpoint.
+        numbers: what the first may be; any without.
     """
-    path = re.escape(pattern).replace(re.escape("{}"), r"\d+")
+    first = r"\d+" if numbers is None else f"(?:{'|'.join(map(str, numbers))})"
+    path = re.escape(pattern).replace(re.escape("{}"), first, 1).replace(re.escape("{}"), r"\d+")
     held = {name: getattr(module, "weight", None) for name, module in exact.named_modules()}
     weights = [id(weight) for name, weight in held.items() if weight is not None and re.fullmatch(path, name)]
     # The head may share the embedding's weight, and is then called by that name; the embedding stays.

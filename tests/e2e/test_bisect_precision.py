@@ -11,12 +11,12 @@ import torch
 import transformers
 from npuc.tools import irc
 
-MLP, ATTENTION = "model.layers.{}.mlp", "model.layers.{}.self_attn"
+SPOILT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.up_proj"]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model in which rounding spoils two kinds of layers: large weights that meet zeros make steps wide."""
+    """A model in which rounding spoils two layers: large weights that meet zeros make steps wide."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=67, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -25,12 +25,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     model: Any = transformers.LlamaForCausalLM(config)
     for layer in model.model.layers:
-        for norm, part in (
-            (layer.input_layernorm, layer.self_attn.v_proj),
-            (layer.post_attention_layernorm, layer.mlp.up_proj),
-        ):
-            norm.weight.data[3] = 0
-            part.weight.data[:, 3] = 20
+        layer.input_layernorm.weight.data[3] = layer.post_attention_layernorm.weight.data[3] = 0
+    for path in SPOILT:
+        model.get_submodule(path).weight.data[:, 3] = 20
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     return folder
@@ -55,10 +52,10 @@ def test_the_layers_that_matter_are_kept(
     status, found = searched(capsys, checkpoint, "--quality", "cosine=0.999")
     assert status == 0
     assert (found["minimal"], found["smallest"]) == (True, True)
-    assert found["modules"] == found["ignore"] == [f"{ATTENTION}.v_proj", f"{MLP}.up_proj"]
-    assert found["before"]["cosine"] < 0.95 < 0.999 <= found["after"]["cosine"]
+    assert found["modules"] == found["ignore"] == SPOILT
+    assert found["before"]["cosine"] < 0.98 < 0.999 <= found["after"]["cosine"]
     assert found["evaluations"] <= 40
-    assert f"--quantize-ignore '{','.join(found['ignore'])}' -o out && irc verify out" in found["next"]
+    assert f"--quantize-ignore {','.join(SPOILT)} -o out && irc verify out" in found["next"]
     base = ("compile", checkpoint, "-t", "rngd", "--quantize", "w8a16", "--prefill-buckets", "1x32")
     verify = ("--against", checkpoint, "--quality", "cosine=0.999")
     out, worse = tmp_path / "out", tmp_path / "worse"
@@ -68,7 +65,8 @@ def test_the_layers_that_matter_are_kept(
     assert verified["cosine"] == pytest.approx(found["after"]["cosine"], abs=5e-4)
     assert run(capsys, "verify", out, "--against", checkpoint)[0] == 0
     imported = ("--compile-from", out / "debug" / "import.mlir")
-    assert run(capsys, *base, *imported, "--quantize-ignore", found["ignore"][0], "-o", worse)[0] == 0
+    kinds = (path.replace("1", "{}").replace("0", "{}") for path in SPOILT[:1])
+    assert run(capsys, *base, *imported, "--quantize-ignore", ",".join(kinds), "-o", worse)[0] == 0
     status, verified = run(capsys, "verify", worse, *verify)
     assert (status, verified["passed"]) == (1, False)
 

@@ -11,8 +11,9 @@ them.
 
   irc bisect precision MODEL -t rngd --quantize w8a16 --quality cosine=0.9999 --text FILE
 
-Layers of one kind share their code and go together: model.layers.{}.mlp.down_proj. The exit status is 1 if
-the quality is missed even with all layers kept.
+Layers of one kind that keep their precision in different places no longer share their code: programs grow.
+With --kinds they go together: model.layers.{}.mlp.down_proj. The exit status is 1 if the quality is missed
+even with all layers kept.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text", type=Path, metavar="FILE", help="documents, separated by <|endoftext|>")
     group.add_argument("--documents", type=int, default=DOCUMENTS, metavar="N", help="at most so many")
     group.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help="at most so many of each")
+    group.add_argument(
+        "--kinds", action="store_true", help="keep a layer in all layers of the model, or none"
+    )
     group.add_argument("--budget", type=int, default=BUDGET, metavar="N", help="most evaluations")
 
 
@@ -69,7 +73,10 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     ignored = [path for path in arguments.quantize_ignore.split(",") if path]
     with progress_bar(not arguments.json) as bar:
         mixtures = _mixtures(arguments, lambda text: bar(text, None))
-        layers, evaluated = mixtures.layers(ignored), dict[frozenset[str], dict[str, Any]]()
+        layers, evaluated = (
+            mixtures.layers(ignored, kinds=arguments.kinds),
+            dict[frozenset[str], dict[str, Any]](),
+        )
 
         def score(kept: frozenset[str]) -> float:
             bar(f"{len(kept)} of {len(layers)} layers kept", len(evaluated) / arguments.budget)
