@@ -39,7 +39,7 @@ def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, A
     exact = _load(folder, torch.float32) if rounded else reference
     for entry in rounded:
         pattern = entry["name"].removesuffix(f"{WEIGHT}_{recipe['scheme']}")
-        _round_weights(reference, exact, pattern, entry.get("layers"), str(model))
+        _round_weights(reference, exact, pattern, entry["layers"], str(model))
     return reference
 
 
