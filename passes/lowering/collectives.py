@@ -30,7 +30,6 @@ from math import prod
 from npuc.ir import dist, graph, tile
 from npuc.ir.meetings import CHIP, SYSTEM
 from npuc.ir.shapes import row_major_strides
-from npuc.passes.lowering.caches import GATHERED
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import gather, store
@@ -46,6 +45,8 @@ FIRST, SECOND, THIRD = 2, 3, 4
 PIECES, PIECE_SUMS = 5, 6
 """Of those in two steps between chips."""
 STEPS = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
+AT_ONCE = 4
+"""Rows of sums that are brought together at a time take at most 1/AT_ONCE of the local memory."""
 FEW = 32
 """What takes at most 1/FEW of the local memory is written from one slice."""
 
@@ -203,7 +204,7 @@ class _InTwoSteps(_AllReduce):
         (_, rows, chunk), width, (core, chip) = self.view.shape, self.view.size, self._place()
         part, own = self._sum_of_share(core, chip), rows // self.ranks
         sums = self._shared(SUMS, (1, rows, width))
-        fitting = self.emit_.geometry.local_bytes // GATHERED // (width * element_bytes(part))
+        fitting = self.emit_.geometry.local_bytes // AT_ONCE // (width * element_bytes(part))
         at_once = max(n for n in range(1, own + 1) if own % n == 0 and (n == 1 or n <= fitting))
         for first in range(0, own, at_once):
             some = View(part.buffer, (at_once, chunk), (chunk, 1), first * chunk, width, chunk)
