@@ -94,7 +94,7 @@ class Chips(NamedTuple):
     """An artifact for several chips, and how many steps they take between each other."""
 
     artifact: Path
-    count: int
+    number: int
     steps: int
 
 
@@ -141,11 +141,11 @@ def test_logits_of_several_chips(chips: Chips, demo_model: Path, tmp_path: Path)
 def test_the_link_carries_the_least_bytes(chips: Chips) -> None:
     """In an all-reduce each chip gets 2 · (chips − 1) / chips of the tensor; each rank its part of that."""
     artifact = Artifact(chips.artifact)
-    assert artifact.manifest.parallel == Parallel(4, chips.count)
+    assert artifact.manifest.parallel == Parallel(4, chips.number)
     program, ranks = artifact.manifest.programs[0], 4
     timelines = time_ranks(artifact, program, artifact.machine)
     tensor = program.new_tokens * geometry_of(artifact.machine).padded(HIDDEN) * 4
-    least = 2 * (chips.count - 1) * tensor // ranks
+    least = 2 * (chips.number - 1) * tensor // ranks
     # Positions and logits are with the first chip: ranks of others have them read into each slice and write
     # their columns.
     positions = 4 * artifact.machine.slices * program.new_tokens
