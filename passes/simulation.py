@@ -39,10 +39,14 @@ class Chip:
         self.regions = memory_map(module)
         self.ranks, self.stride = ranks_of(module), rank_stride(module)
         self.simulator = Simulator(self.machine, self.ranks * self.stride, cores=self.ranks)
-        self.cores = self.simulator.cores_per_chip
         for rank in range(self.ranks):
             base = rank * self.stride + self.regions["weights"][0]
             _write_weights(evaluator, module, self.simulator, base, rank)
+
+    @property
+    def cores(self) -> int:
+        """Ranks of one chip."""
+        return self.simulator.cores_per_chip
 
     def prepare(self, call: Call, io: dict[str, IoTensor]) -> list[int]:
         """Writes caches and inputs for a call; returns its runtime parameters."""
