@@ -80,11 +80,20 @@ def cycles_together(machine: Machine, spec: Spec, buffers: Sequence[SSAValue], c
 
     Infinite where no command can.
     """
-    bandwidth = (machine.main.bandwidth or inf) / cores
-    costs = _costs(machine, spec, operands_of(machine, spec, buffers))
-    found = min((max(cost.cycles, cost.dram_bytes / bandwidth) for cost in costs), default=inf)
+    found = cheapest_together(machine, spec, operands_of(machine, spec, buffers), cores)
     remote, link = _bytes_of_other_chips(machine, spec, buffers), machine.chip_link
     return max(found, remote * cores / link.bandwidth) + link.latency if remote and link else found
+
+
+def cheapest_together(machine: Machine, spec: Spec, operands: Mapping[str, Operand], cores: int) -> float:
+    """Likewise, of what touches no other chip."""
+    return min((time_together(machine, c, cores) for c in _costs(machine, spec, operands)), default=inf)
+
+
+def time_together(machine: Machine, cost: Cost, cores: int) -> float:
+    """Cycles of a command that so many cores run at the same time, those of one chip sharing its memory."""
+    sharing = min(cores, machine.cores_per_chip)
+    return max(cost.cycles, cost.dram_bytes * sharing / (machine.main.bandwidth or inf))
 
 
 def _bytes_of_other_chips(machine: Machine, spec: Spec, buffers: Sequence[SSAValue]) -> float:

@@ -20,6 +20,7 @@ from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.function import FunctionLowering, is_spread, own_shape
 from npuc.passes.lowering.views import View, dense
 from npuc.passes.pack_weights import storage_type
+from npuc.passes.partition import ranks_of
 from npuc.passes.placing import placement_of
 from npuc.passes.programs import buffer_bytes
 from npuc.passes.roles import BODY, is_layer
@@ -150,6 +151,7 @@ class _Context:
             batch,
             length,
             self._staging(function),
+            ranks_of(self.module),
         )
         if layer:
             block.args[0].name_hint = "layer"

@@ -12,6 +12,7 @@ from npuc.passes.algorithms.allocate import lifetimes
 from npuc.passes.algorithms.order import Node, Space, order, peaks, reordered
 from npuc.passes.allocate_buffers import fits_on_chip, steps_of
 from npuc.passes.multi_buffer import COPIES
+from npuc.passes.partition import ranks_of
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, programs
 from npuc.passes.roots import Aliases, Touched, accesses
 from npuc.passes.select_commands import choice_of, cycles_of
@@ -47,20 +48,20 @@ class OrderCommandsPass(ModulePass):
         for program in programs(op):
             given = {op: list(b.ops) for op in program.walk() for r in op.regions for b in r.blocks}
             for share in SHARES:
-                _order_program(machine, program, share)
+                _order_program(machine, program, share, ranks_of(op))
                 if fits_on_chip(machine, callees_first(program)):
                     break
                 _restore(given)
 
 
-def _order_program(machine: Machine, program: ModuleOp, share: float) -> None:
+def _order_program(machine: Machine, program: ModuleOp, share: float, ranks: int) -> None:
     aliases = Aliases.of(program)
     functions = callees_first(program)
     held = _held_by_callers(machine, functions)
     for function in functions:
         own = held[function.sym_name.data]
         room = {m.name: int(share * (m.size - own[m.name])) for m in machine.memories.values()}
-        _Scheduler(machine, aliases, room).schedule(function.body.block, 1.0)
+        _Scheduler(machine, aliases, room, ranks).schedule(function.body.block, 1.0)
 
 
 def _restore(given: Mapping[Operation, Sequence[Operation]]) -> None:
@@ -94,10 +95,11 @@ class _Scheduler:
 
     Args:
         room: bytes per memory that the function's buffers may take.
+        ranks: how many cores run it at the same time.
     """
 
-    def __init__(self, machine: Machine, aliases: Aliases, room: Mapping[str, int]) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, aliases: Aliases, room: Mapping[str, int], ranks: int) -> None:
+        self.machine, self.ranks = machine, ranks
         self.aliases = aliases
         self.room = room
         self.inside: dict[tile.ForOp, dict[str, int]] = {}  # bytes that a loop's own buffers take
@@ -180,7 +182,7 @@ class _Scheduler:
         """Cycles per queue."""
         total = Counter[str]()
         if isinstance(op, Command):
-            total[choice_of(op)[1]] = cycles_of(self.machine, op)
+            total[choice_of(op)[1]] = cycles_of(self.machine, op, self.ranks)
         elif isinstance(op, tile.ForOp):
             for inner in op.body.block.ops:
                 for queue, cycles in self._work(inner).items():

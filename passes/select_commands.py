@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.command_fields import NoSuchCommand
-from npuc.passes.costs import choices, operands_of, prototype
+from npuc.passes.costs import choices, operands_of, prototype, time_together
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -169,7 +169,8 @@ def _loads_operand_memory(machine: Machine, op: tile.PassOp | tile.CopyOp) -> bo
     return tile.memory_of(op.buffers[op.spec.ports["out"].buffer]) not in streamed
 
 
-def cycles_of(machine: Machine, op: tile.PassOp | tile.CopyOp) -> int:
-    """What a pass or copy costs as the command chosen for it."""
+def cycles_of(machine: Machine, op: tile.PassOp | tile.CopyOp, cores: int = 1) -> int:
+    """What a pass or copy costs as the command chosen for it, while so many cores do the same."""
     operands = operands_of(machine, op.spec, op.buffers)
-    return machine.cost(prototype(machine, op.spec, choice_of(op), operands)).cycles
+    cost = machine.cost(prototype(machine, op.spec, choice_of(op), operands))
+    return int(time_together(machine, cost, cores))

@@ -7,8 +7,10 @@ from math import lcm, prod
 from typing import ClassVar
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import Limit, SlicedAttr, Step
+from npuc.ir.tile import CopySpec, Limit, Port, SlicedAttr, Step
 from npuc.passes.algorithms.contractions import Axis
+from npuc.passes.command_fields import Operand, element_name
+from npuc.passes.costs import cheapest_together
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import Deferred, FunctionLowering, is_spread, leading, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense
@@ -17,6 +19,8 @@ from npuc.passes.tile_choice import sums_in_registers
 from xdsl.dialects.builtin import MemRefType, f32
 from xdsl.ir import Attribute, SSAValue
 
+NOTHING = 1.01
+"""What counts as no difference between two costs."""
 ADD, MUL = Step("add", "operand"), Step("mul", "operand")
 
 
@@ -59,7 +63,9 @@ class _Linear:
     """One linear layer; its weight is [tiles, parts, slices, rows, width].
 
     A *unit* is one part of one tile, what the stationary memory holds at a time. Units are loaded into local
-    memory a few at a time, since every copy has a price of its own.
+    memory a few at a time, since every copy has a price of its own. Where copies cost nothing of their own,
+    because cores that share the main memory wait for it anyway, a unit comes in pieces: the smaller they are,
+    the sooner something urgent finds its turn among them.
     """
 
     SPREAD: ClassVar[bool] = False
@@ -76,6 +82,7 @@ class _Linear:
         self.depth = self.width // self.emit.geometry.slices if cut else self.width
         unit_bytes = self.rows * self.width * element_bytes(self.weight)
         self.group = max(1, min(low.staging // unit_bytes, self.tiles * self.parts))
+        self.load, self.pieces = self._transfers()
         self.in_registers = sums_in_registers(self.emit.geometry, prod(out.shape[:-1]), self.rows)
 
     def emit_tiles(self) -> None:
@@ -110,9 +117,11 @@ class _Linear:
             sums: View | None = None
             for part in range(self.parts):
                 at = number * self.parts + part
-                if at % self.group == 0:
-                    staged = self._stage(weight.moved(at * unit), min(self.group, count * self.parts - at))
-                operand = self._operand(staged[at % self.group])
+                first_of_load = at % self.group % self.load == 0
+                if first_of_load:
+                    left = min(self.group - at % self.group, count * self.parts - at)
+                    staged = self._stage(weight.moved(at * unit), min(self.load, left))
+                operand = self._operand(staged[at % self.group % self.load])
                 target = replace(out.moved(number * self.rows), shape=(*out.shape[:-1], columns))
                 sums = self._part(part, operand, target, sums)
 
@@ -120,17 +129,45 @@ class _Linear:
         """A unit where the contraction takes it from."""
         return to_stationary(self.low, staged, element=self.x.element)
 
+    def _transfers(self) -> tuple[int, int]:
+        """How many units are loaded at a time, and in how many pieces each load comes."""
+        size, geometry = self.rows * self.width, self.emit.geometry
+        element = element_name(self.emit.machine, self.weight.element)
+        operands = {n: Operand(m, element, 0) for n, m in (("src", geometry.main), ("dst", geometry.local))}
+        strides = self._strides()
+
+        def cycles(units: int, pieces: int) -> float:
+            """Of one unit, when all ranks load theirs."""
+            ports = {name: Port(i, 0, *strides[name]) for i, name in enumerate(operands)}
+            spec = CopySpec((units, geometry.slices, size // pieces), ports)
+            return cheapest_together(self.emit.machine, spec, operands, self.low.ranks) * pieces / units
+
+        if cycles(1, 1) > NOTHING * cycles(self.group, 1):
+            return self.group, 1
+        pieces = 1
+        while size % (2 * pieces) == 0 and cycles(1, 2 * pieces) <= NOTHING * cycles(1, 1):
+            pieces *= 2
+        return 1, pieces
+
+    def _strides(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Strides over units, slices and elements in main and local memory, in elements and in slices."""
+        size = self.rows * self.width
+        return {
+            "src": ((self.emit.geometry.slices * size, size, 1), (0, 0, 0)),
+            "dst": ((size, 0, 1), (0, 1, 0)),
+        }
+
     def _stage(self, source: View, units: int) -> list[View]:
         """Copies consecutive units to local memory, each slice its own."""
         emit, size = self.emit, self.rows * self.width
         local = dense(
             emit.alloc((units, self.rows, self.width), source.element), (units, self.rows, self.width)
         )
-        walks = {
-            "src": Walk(source, (emit.geometry.slices * size, size, 1)),
-            "dst": Walk(local, (size, 0, 1), (0, 1, 0)),
-        }
-        emit.emit_copy(Nest((units, emit.geometry.slices, size), walks))
+        piece = size // self.pieces
+        for start in range(0, size, piece):
+            views = {"src": source.moved(start), "dst": local.moved(start)}
+            walks = {name: Walk(views[name], *strides) for name, strides in self._strides().items()}
+            emit.emit_copy(Nest((units, emit.geometry.slices, piece), walks))
         one = replace(local, shape=local.shape[1:], strides=local.strides[1:])
         return [one.moved(number * size) for number in range(units)]
 
