@@ -27,6 +27,7 @@ PASSES = (
     "hoist-repeats",
     "inline-calls",
     "insert-sync",
+    "join-parameters",
     "lower-nquant",
     "lower-to-npu",
     "lower-to-tile",

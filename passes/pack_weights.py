@@ -95,15 +95,18 @@ class _Packer:
         shape = self.weights[symbol].type.get_shape()
         if self.weights[symbol].layer_list is None:
             layers = None
+        params: dict[str, graph.ParamOp] = {}
         for use in list(op.result.uses):
             recipe, packed_shape = self._recipe(use.operation, use.index, op.result, symbol, shape)
             packed = self._packed(symbol, graph.element_of(op.result), recipe, packed_shape, layers)
-            param = graph.ParamOp(packed.sym_name.data, _placed_type(op.result))
-            take_attributes(param, op)
-            block = op.parent_block()
-            assert block is not None
-            block.insert_ops_before([param], op)
-            use.operation.operands[use.index] = param.result
+            name = packed.sym_name.data
+            if name not in params:
+                params[name] = graph.ParamOp(name, _placed_type(op.result))
+                take_attributes(params[name], op)
+                block = op.parent_block()
+                assert block is not None
+                block.insert_ops_before([params[name]], op)
+            use.operation.operands[use.index] = params[name].result
         op.detach()
         op.erase()
 

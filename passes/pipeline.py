@@ -42,7 +42,8 @@ def phase_pipelines(
         "quantize": "" if quantize is None else quantize.text,
         # Quantized types become what is stored and multiplied, which the machine's types decide, once for all
         # buckets. From here every size is a number; each bucket is a module of its own.
-        "specialize": f"lower-nquant{{{on}}},specialize{{{on} buckets={names}}}",
+        # Before that, small parameters become one: their copies would cost more than what they bring.
+        "specialize": f"lower-nquant{{{on}}},join-parameters,specialize{{{on} buckets={names}}}",
         # Fused layers come apart first, then shares are made equal, then written down, then cut.
         "partition": f"split-linears,pad-shards{ranks},assign-shardings{ranks},partition"
         if tensor_parallel > 1
