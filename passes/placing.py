@@ -113,7 +113,9 @@ class Assigner:
         return self.cut(value) if _last(value) > 1 else R
 
     def cut(self, value: SSAValue) -> Placement:
-        """L even for a last dimension of 1, where each slice makes or moves its own elements."""
+        """L but for scalars, even for a last dimension of 1: each slice makes or moves its own elements."""
+        if not graph.static_shape(value):
+            return R
         return SlicedAttr(IntAttr(self.geometry.chunk(_last(value))))
 
     def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:

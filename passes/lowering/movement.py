@@ -9,11 +9,15 @@ from npuc.ir import graph, tile
 from npuc.ir.shapes import row_major_strides
 from npuc.passes.constants import constant_of
 from npuc.passes.lowering import spread
+from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, element_type, is_spread, nest_over
 from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice, reshape_strides
 from xdsl.dialects.builtin import MemRefType, TensorType, f32
 from xdsl.ir import Block, SSAValue
 from xdsl.utils.exceptions import PassFailedException
+
+GATHERED = 8
+"""A tensor is brought together in every slice if it takes at most 1/GATHERED of the local memory."""
 
 
 def lower_reshape(low: FunctionLowering, op: graph.ReshapeOp) -> None:
@@ -218,7 +222,27 @@ def store_result(low: FunctionLowering, op: graph.RelayoutOp) -> None:
 
 
 def store(low: FunctionLowering, view: View, target: View) -> None:
-    """A sliced tensor to main memory, row by row."""
+    """A sliced tensor to main memory: from every slice its chunk, or whole rows, brought together first.
+
+    What is no whole request is slow to write, so the machine's costs decide.
+    """
+
+    def in_chunks() -> View:
+        _store_chunks(low, view, target)
+        return target
+
+    def in_rows() -> View:
+        together = gather(low, view)
+        walks = {"src": Walk(together, together.strides), "dst": Walk(target, target.strides)}
+        low.emit.emit_copy(Nest(together.shape, walks))
+        return target
+
+    whole = prod(view.shape) * low.emit.geometry.slices * element_bytes(view)
+    fits = GATHERED * whole <= low.emit.geometry.local_bytes
+    low.emit.cheapest_of([in_chunks, in_rows] if fits else [in_chunks], low.ranks)
+
+
+def _store_chunks(low: FunctionLowering, view: View, target: View) -> None:
     lead, chunk = view.shape[:-1], view.chunk
     zeros = (0,) * len(lead)
     whole, rest = divmod(view.size, chunk)

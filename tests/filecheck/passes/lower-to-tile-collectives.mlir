@@ -74,11 +74,12 @@ builtin.module @prefill_1x4096 attributes {npuc.bucket = {kind = "prefill", batc
     func.return %z, %w : !Many, !Few
   }
 
-  // Each rank writes its columns of the logits.
+  // Each rank writes its columns of the logits, brought together first: small pieces are slow to write.
   // CHECK-LABEL: func.func private @head_last
   func.func private @head_last(%x : !Few) -> tensor<1x1x512xf32, #tile.host> {
     // CHECK: %[[RANK:.*]] = tile.rank : index
-    // CHECK: tile.copy [64, 4] src(%x strides [0, 1] slices [1, 0]) dst(%result + 256 * %[[RANK]] strides [4, 1])
+    // CHECK: tile.pass [64, 4] ring 0 stream(%x strides [0, 1] slices [1, 0]) out(%[[ROW:.*]] strides [4, 1])
+    // CHECK: tile.copy [256] src(%[[ROW]] strides [1]) dst(%result + 256 * %[[RANK]] strides [1])
     // CHECK-NOT: meet
     %y = dist.all_gather %x dim 2 over [tp] mesh #dist.mesh<tp = 2> : tensor<1x1x512xf32, #tile.host>
     func.return %y : tensor<1x1x512xf32, #tile.host>
