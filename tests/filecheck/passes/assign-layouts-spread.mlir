@@ -8,6 +8,7 @@ graph.weight @n : !row sources [{file = "a"}]
 graph.weight @q : tensor<64x256xf32> sources [{file = "a"}]
 graph.weight @up : tensor<512x256xf32> sources [{file = "a"}]
 graph.weight @down : tensor<256x512xf32> sources [{file = "a"}]
+graph.weight @s : tensor<f32> sources [{file = "a"}]
 graph.cache_decl @cache layers [0] heads 1 key_size 64 value_size 64 type f32
 
 builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "prefill", batch = 1 : i64, new_tokens = 128 : i64, length = 128 : i64}} {
@@ -19,8 +20,11 @@ builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "pr
     // CHECK-NEXT: graph.rms_norm {{.*}} : !S1_1_128_256_f32
     %x = graph.rms_norm %h, %n eps 1.0e-05 : !h
     %q = graph.param @q : tensor<64x256xf32>
-    // CHECK: %k = graph.linear {{.*}} : !S1_1_128_64_f32
-    %k = graph.linear %x, %q : tensor<1x128x64xf32>
+    // A scale of all is everywhere.
+    // CHECK: %o = graph.param @s : !R_f32
+    // CHECK-NEXT: %k = graph.linear {{.*}} scale %o : !S1_1_128_64_f32
+    %o = graph.param @s : tensor<f32>
+    %k = graph.linear %x, %q scale %o : tensor<1x128x64xf32>
     // CHECK-NEXT: graph.kv_update @cache %k, %k
     %keys, %values = graph.kv_update @cache %k, %k : tensor<1x1x128x64xf32>, tensor<1x1x128x64xf32>
     %up = graph.param @up : tensor<512x256xf32>
