@@ -76,7 +76,7 @@ def accesses(
     for name in spec.ports:
         found = _touched(machine, aliases, op.buffers, spec, name)
         if found is not None:
-            meets = found.root == SHARED and isinstance(spec, tile.CopySpec) and spec.meet
+            meets = found.root == SHARED and isinstance(spec, tile.CopySpec) and bool(spec.meet)
             yield found, name in WRITE_PORTS or meets
 
 
