@@ -39,8 +39,10 @@ from xdsl.utils.exceptions import PassFailedException
 
 TOY = str(Path(__file__).parents[1] / "toy" / "toy.npu")
 TARGETS = {"rngd": "rngd", "toy": TOY}
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25}
-"""Of the largest logit. Roundings to bf16 that passes may leave out grow large after a few norms."""
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Of the largest logit."""
+NOISE = 4.0
+"""Passes may leave out roundings to bf16: what they change at most, over what all roundings of a model do."""
 RANKS = 4
 """Ranks that run a function beside each other."""
 PROMPT = 37
@@ -140,6 +142,12 @@ class EachPass(Instrument):
     def __init__(self, evaluator: Evaluator, module: ModuleOp) -> None:
         self.evaluator, self.tolerance = evaluator, TOLERANCE[dtype_of(module)]
         self.expected = self.outputs(module, "import")
+        if dtype_of(module) == "bfloat16":
+            wide = parse(
+                print_ir(module, aliases=False).replace("bf16", "f32").replace("bfloat16", "float32")
+            )
+            noise = compare_outputs(self.outputs(wide, "import"), self.expected)
+            self.tolerance = max(self.tolerance, NOISE * noise.max_rel_error)
 
     def outputs(self, module: ModuleOp, step: str) -> Mapping[str, Tensor]:
         try:
