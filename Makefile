@@ -48,7 +48,7 @@ numbers: $(STAMPS)/dev ## measure the models beside the repository, write docs/n
 
 MINUTES ?= 30
 fuzz: $(STAMPS)/dev ## random modules through all passes for MINUTES=30; keeps what fails in tests/fuzz/found
-	PYTHONPATH=tests/fuzz:tests/unit/passes $(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES)
+	PYTHONPATH=tests/fuzz:tests/unit/passes:tests/unit/backends $(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES)
 
 lint: $(STAMPS)/dev pyright ## ruff and pyright, as in continuous integration
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import AnyFloat, FileLineColLoc, IntAttr, StringAttr, UnknownLoc
+from xdsl.dialects.builtin import AnyFloat, FileLineColLoc, IntAttr, StringAttr, UnknownLoc, f32
 from xdsl.ir import Attribute, Operation
 from xdsl.parser import AttrParser, Parser
 
@@ -16,8 +16,18 @@ _Literal = AttrParser._TensorLiteralElement  # pyright: ignore[reportPrivateUsag
 class IRParser(Parser):
     """Reads ``dense<0xFF800000> : tensor<f32>`` as MLIR does: the bits of a value (infinities, NaN).
 
-    xDSL prints them so and reads them as whole numbers.
+    xDSL prints them so and reads them as whole numbers, and not at all in ``array<f32: …>``.
     """
+
+    def parse_float(self, *, allow_negative: bool = True) -> float:
+        """A float; bits are those of an f32, of which all arrays of ours are."""
+        token = self._current_token
+        if not token.text.lower().startswith("0x"):
+            return super().parse_float(allow_negative=allow_negative)
+        bits = self.parse_integer(allow_boolean=False, allow_negative=False)
+        if bits >> 32:
+            self.raise_error("f32 has 4 bytes, this literal more", at_position=token.span)
+        return f32.unpack(bits.to_bytes(4, "little"), 1)[0]
 
     def _parse_tensor_literal_element(self) -> _Literal:
         found = super()._parse_tensor_literal_element()

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 import findings
-from cases import Case, compiles, function_passes, pass_orders, schedules, signature
+from cases import Case, compiles, encodings, function_passes, pass_orders, schedules, signature
 from differential import Fault, Refused
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -27,6 +27,8 @@ STRATEGIES: dict[str, st.SearchStrategy[Case]] = {
     "passes": pass_orders(),
     "tile rngd": schedules("rngd"),
     "tile toy": schedules("toy"),
+    "npu rngd": encodings("rngd"),
+    "npu toy": encodings("toy"),
     "graph": function_passes("graph"),
     "nquant": function_passes("nquant"),
     "dist": function_passes("dist"),

@@ -10,6 +10,7 @@ from differential import (
     Compile,
     Fault,
     check_compile,
+    check_encoding,
     check_function,
     check_passes,
     check_schedule,
@@ -19,6 +20,7 @@ from differential import (
 from graph_functions import functions
 from graph_models import models
 from hypothesis import strategies as st
+from npu_programs import npu_modules
 from npuc.ir.errors import UserError
 from npuc.ir.printing import print_ir
 from npuc.passes.partition import check_ranks
@@ -48,7 +50,7 @@ class Case:
 
     Attributes:
         how: a `Compile` as text; ``passes NAME,…`` of a model, ``function NAME,…`` of a function;
-            ``schedule TARGET`` of a `tile` module.
+            ``schedule TARGET`` of a `tile` module, ``encode TARGET`` of an `npu` module.
     """
 
     text: str
@@ -62,6 +64,8 @@ class Case:
             check_function(module, rest.split(","))
         elif word == "schedule":
             check_schedule(module, TARGETS[rest])
+        elif word == "encode":
+            check_encoding(module, TARGETS[rest])
         elif word == "passes":
             check_text(module, "import")
             check_passes(module, rest.split(","), Compile("rngd", ("extend_2x3x9",)).evaluator(module))
@@ -115,6 +119,12 @@ def function_passes(draw: st.DrawFn, dialect: str) -> Case:
 def schedules(draw: st.DrawFn, target: str) -> Case:
     """A `tile` module for a target, through phase `schedule`."""
     return Case(print_ir(draw(tile_modules(target))), f"schedule {target}")
+
+
+@st.composite
+def encodings(draw: st.DrawFn, target: str) -> Case:
+    """A program of random instructions of a target."""
+    return Case(print_ir(draw(npu_modules(target))), f"encode {target}")
 
 
 def signature(fault: Fault) -> str:

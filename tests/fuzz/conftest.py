@@ -4,4 +4,4 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "unit" / "passes"), str(FOLDER.parent / "unit" / "backends")]
+sys.path[:0] = [str(FOLDER), *(str(FOLDER.parent / "unit" / part) for part in ("passes", "backends"))]

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from graph_builder import random_root
+from npu_programs import lost_by_encoding
 from npuc.frontends.weights import WeightReader
 from npuc.ir import graph
 from npuc.ir.errors import UserError
@@ -313,6 +314,18 @@ def check_schedule(module: ModuleOp, target: str) -> None:
         check_text(module, "tile", generic=generic)
     names = phase_pipelines(target, [])["schedule"]
     _run(module, [names], EachTilePass(module, target))
+
+
+def check_encoding(module: ModuleOp, target: str) -> None:
+    """A program prints and parses back, and is the same once encoded and decoded."""
+    for generic in (False, True):
+        check_text(module, "npu", generic=generic)
+    try:
+        lost = lost_by_encoding(module, target)
+    except Exception as error:  # all its fields are in range
+        raise Fault("crash", "encode", str(crash(error))) from error
+    if lost is not None:
+        raise Fault("values", "encode", f"{lost.command} is decoded as another instruction")
 
 
 def check_function(module: ModuleOp, names: Sequence[str]) -> None:

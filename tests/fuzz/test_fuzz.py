@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import Case, anywhere, compiles, function_passes, pass_orders, schedules
+from cases import Case, anywhere, compiles, encodings, function_passes, pass_orders, schedules
 from differential import Refused
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -58,11 +58,19 @@ def test_functions(dialect: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("target", ["rngd", "toy"])
-@settings(BUDGET, max_examples=8)
+@settings(BUDGET, max_examples=5)
 @given(st.data())
 def test_schedules(target: str, data: st.DataObject) -> None:
     """Buffers interpreted, with and without addresses, and commands on the simulator leave the same."""
     run(data.draw(schedules(target)))
+
+
+@pytest.mark.parametrize("target", ["rngd", "toy"])
+@settings(BUDGET, max_examples=10)
+@given(st.data())
+def test_encodings(target: str, data: st.DataObject) -> None:
+    """Programs of any instructions print, parse back, and survive encoding."""
+    run(data.draw(encodings(target)))
 
 
 def test_all_passes_are_fuzzed() -> None:
