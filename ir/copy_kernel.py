@@ -68,7 +68,7 @@ class CopyKernel:
             if low < 0 or high >= rows:
                 wrong = low if low < 0 else high
                 raise UserError("out-of-bounds", f"index {wrong} lies outside the {rows} rows of the source")
-            values = table.index_select(dim, chosen).flip(reads)
+            values = _flipped(table.index_select(dim, chosen), reads)
             return values.expand(extent, *size[1:]) if dim == 0 else values.expand(size)[:extent]
 
         return read
@@ -81,9 +81,13 @@ class CopyKernel:
             extent = size if limit is None else min(limit, size)
             if extent > 0:
                 part = target[size - extent :] if 0 in writes else target[:extent]
-                part.copy_(read(extent).flip(writes))
+                part.copy_(_flipped(read(extent), writes))
 
         return run
+
+
+def _flipped(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return x.flip(axes) if axes else x
 
 
 def _straight(source: Tensor, target: Tensor, size: int, *, clones: bool) -> RunCopy:

@@ -96,9 +96,10 @@ class Access:
             length = length * n if step else length
         return True
 
-    def shifted(self, by: int) -> Access:
-        """The access for a value of its shift."""
-        return replace(self, start=(self.start[0], self.start[1] + by), shift=None)
+    def fits(self, by: int) -> bool:
+        """Whether it lies in the memory, aligned, for a value of its shift."""
+        low, high = self.box
+        return 0 <= low + by and high + by <= self.memory.size and by % self.item == 0
 
     @property
     def top(self) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 from npuc.ir.command_spec import BIT_TYPES
-from npuc.ir.commands import At, PassSpec, compile_copy, compile_pass
+from npuc.ir.commands import At, CopyKernel, PassSpec, compile_copy, compile_pass
 from npuc.ir.pass_binding import BoundPass, Call, Scratch
 from npuc.runtime.simulator.access import Access
 from npuc.runtime.simulator.affine import Affine, Value
@@ -45,6 +45,7 @@ class Binder:
         self._memories = memories
         self._scratch = scratch
         self._kept: dict[tuple[int, ...], BoundPass | Call] = {}
+        self._kernels: dict[tuple[int, ...], CopyKernel] = {}
 
     def bound(self, values: Values, relied: Intervals) -> Call:
         """The command, ready to execute; kept, where binding is costly.
@@ -58,7 +59,7 @@ class Binder:
         found = self._kept.get(key)
         if found is None:
             if self.command.write is None:
-                _check_apart(self._access(self.command.target.name, values), relied)
+                _check_apart(*self._access(self.command.target.name, values), relied)
             if len(self._kept) >= KEPT:
                 self._kept.clear()
             found = self._kept[key] = self._located(values)
@@ -97,32 +98,44 @@ class Binder:
         extent = max(0, min(_value(self.command.limits[0], values), first))
         if not extent:
             return _nothing
-        spec = replace(plan.spec, size=(extent, *rest))
-        if "src" in self.command.reads:
-            spec = replace(spec, src=self.command.reads["src"].strides)
-        dtype, index = BIT_TYPES[spec.item], None
+        kernel, index = self._kernel((extent, *rest)), None
+        dtype = BIT_TYPES[kernel.spec.item]
         if plan.index is not None:
             flat, start = self._at("index", torch.int32, values, extent)
-            index = flat[start : start + spec.size[spec.index_dim or 0]]
+            index = flat[start : start + kernel.spec.size[kernel.spec.index_dim or 0]]
         src, dst = (self._at(name, dtype, values, extent) for name in ("src", "dst"))
-        return compile_copy(spec).bind(src, dst, index)
+        return kernel.bind(src, dst, index)
+
+    def _kernel(self, size: tuple[int, ...]) -> CopyKernel:
+        found = self._kernels.get(size)
+        if found is None:
+            assert isinstance(self.command.plan, CopyPlan)
+            spec = replace(self.command.plan.spec, size=size)
+            if "src" in self.command.reads:
+                spec = replace(spec, src=self.command.reads["src"].strides)
+            found = self._kernels[size] = compile_copy(spec)
+        return found
 
     def _at(self, name: str, dtype: torch.dtype, values: Values, extent: int | None = None) -> At:
-        access = self._access(name, values, extent)
-        return At(access.memory.flat(dtype), access.offset)
+        access, by = self._access(name, values, extent)
+        return At(access.memory.flat(dtype), access.offset + by // access.item)
 
-    def _access(self, name: str, values: Values, extent: int | None = None) -> Access:
+    def _access(self, name: str, values: Values, extent: int | None = None) -> tuple[Access, int]:
+        """An access of the command, and the bytes to shift it by."""
         command = self.command
         known = command.write if name == command.target.name else command.reads.get(name)
         if known is not None:
-            return known if known.shift is None else known.shifted(values[known.shift])
+            return known, 0 if known.shift is None else values[known.shift]
+        whole = command.shifted.get(name)
+        if whole is not None and whole.shift is not None and whole.fits(values[whole.shift]):
+            return whole, values[whole.shift]
         port, address = command.ports[name], _value(command.bases[name], values)
-        return Access.of(port, self._memories[port.memory.name], address, extent)
+        return Access.of(port, self._memories[port.memory.name], address, extent), 0
 
 
-def _check_apart(written: Access, relied: Intervals) -> None:
+def _check_apart(written: Access, by: int, relied: Intervals) -> None:
     starts, ends = relied.get(written.memory.name, ((), ()))
-    low, high = written.box
+    low, high = (end + by for end in written.box)
     before = bisect_right(starts, high - 1) - 1
     if before >= 0 and ends[before] > low:
         raise Conflict
