@@ -22,6 +22,7 @@ from npuc.runtime.simulator.program import load_program
 from npuc.runtime.simulator.sequencer import Sequencer
 from npuc.runtime.verify import verify
 from npuc.tools import irc
+from npuc.tools.command import size
 from npuc.tools.commands.profile import time_ranks
 from sanitized import FirstRunsSanitized
 
@@ -126,7 +127,7 @@ def chips(
         text = text.replace(old, new)
     (folder / "small.npu").write_text(text)
     small = str(folder / "small.npu")
-    npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS, tensor_parallel=4)
+    npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS[:1], tensor_parallel=4)
     return Chips(folder / "out", count, steps)
 
 
@@ -138,7 +139,7 @@ def test_logits_of_several_chips(chips: Chips, demo_model: Path, tmp_path: Path)
     assert device.hazards == []
 
 
-def test_the_link_carries_the_least_bytes(chips: Chips) -> None:
+def test_the_link_carries_the_least_bytes(chips: Chips, capsys: Capture) -> None:
     """In an all-reduce each chip gets 2 · (chips − 1) / chips of the tensor; each rank its part of that."""
     artifact = Artifact(chips.artifact)
     assert artifact.manifest.parallel == Parallel(4, chips.number)
@@ -152,6 +153,8 @@ def test_the_link_carries_the_least_bytes(chips: Chips) -> None:
     own = positions + prod(program.io["logits_last"].shape) * 4 // ranks
     for rank, more in ((0, 0), (3, own)):
         assert timelines[rank].link_bytes == LAYERS * 2 * least + more
+    assert irc.main(["profile", str(chips.artifact)]) == 0
+    assert f" {size(sum(timeline.link_bytes for timeline in timelines))} " in capsys.readouterr().out
     text = artifact.read_file(program.file)
     items = load_program(artifact.machine, parse_program(text, "")).items
     meetings = [item.plan.meet for item in items if isinstance(item.plan, CopyPlan)]
@@ -159,10 +162,7 @@ def test_the_link_carries_the_least_bytes(chips: Chips) -> None:
 
 
 def _bytes(plan: CopyPlan) -> int:
-    count = 1
-    for size in plan.spec.size:
-        count *= size
-    return count * plan.spec.item
+    return prod(plan.spec.size) * plan.spec.item
 
 
 def test_tools_know_of_all_ranks(artifact: Callable[[int], Path], tmp_path: Path, capsys: Capture) -> None:
@@ -172,6 +172,7 @@ def test_tools_know_of_all_ranks(artifact: Callable[[int], Path], tmp_path: Path
     assert irc.main(["profile", path, "--program", "decode_1x32", "--trace", f"{tmp_path}/t", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["programs"]
     assert found["cycles"] > found["roofline_cycles"]
+    assert found["link_bytes"] == 0
     assert {event["pid"] for event in json.loads((tmp_path / "t").read_text())["traceEvents"]} == {0, 1}
     assert irc.main(["sim", path, "--program", "decode_1x32", "--sanitize", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["passed"]

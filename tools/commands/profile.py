@@ -45,6 +45,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     if arguments.trace is not None:
         write_chrome_trace(timelines[0], arguments.trace)
     found = [data_of(p, t[0], machine, sizes, manifest) for p, t in zip(chosen, timelines, strict=True)]
+    for program, ranks in zip(found, timelines, strict=True):
+        program["link_bytes"] = sum(rank.link_bytes for rank in ranks)
     text = _text(found)
     needed, available = manifest.main_memory_bytes, machine.main.size
     if needed > available:
@@ -108,6 +110,8 @@ def _rate(tokens: float) -> str:
 
 def _text(programs: list[dict[str, Any]]) -> str:
     header = ["program", "cycles", "roofline", "time", "tokens/s", "moved", "must move", "busy"]
+    between = any(p["link_bytes"] for p in programs)
+    header[-1:-1] = ["between chips"] * between
     rows = [
         [
             p["name"],
@@ -117,8 +121,9 @@ def _text(programs: list[dict[str, Any]]) -> str:
             _rate(p["tokens_per_second"]),
             size(p["dram_bytes"]),
             size(p["least_dram_bytes"]),
+            *[size(p["link_bytes"])] * between,
             ", ".join(f"{queue} {100 * share:.0f} %" for queue, share in p["utilization"].items()),
         ]
         for p in programs
     ]
-    return table(rows, header, right=(1, 2, 3, 4, 5, 6))
+    return table(rows, header, right=range(1, len(header) - 1))
