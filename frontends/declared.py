@@ -24,7 +24,7 @@ class DeclaredCheckpoint(Checkpoint):
     @cached_property
     def tensors(self) -> dict[str, TensorSource]:
         """The tensors of the model's state, tied ones under each of their names."""
-        state = self.model.state_dict()
+        state = self.model.state_dict(keep_vars=True)
         return {
             name: TensorSource("", 0, v.numel() * v.element_size(), _NAMES[v.dtype], tuple(v.shape))
             for name, v in state.items()

@@ -35,7 +35,7 @@ def parameter_recipes(model: nn.Module, tensors: Mapping[str, TensorSource], whe
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     by_pattern = {pattern: c for c in converters for pattern in c.source_patterns}
-    state = dict(model.state_dict())
+    state = dict(model.state_dict(keep_vars=True))  # detaching fake tensors takes time
     prefix: Any = getattr(model, "base_model_prefix", None)
     recipes: dict[str, Recipe] = {}
     conversions: dict[str, WeightConverter] = {}
