@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from npuc.backends.machine import Machine
 from npuc.ir.npu import CommandOp, LabelOp, ProgramOp
@@ -21,6 +22,7 @@ from npuc.tools.roofline import ModelSizes, core_bandwidth
 from xdsl.dialects.builtin import ModuleOp
 
 ENTRY = "last"
+T = TypeVar("T")
 MAX_EVENTS = 400_000
 """Commands of a timeline and lives of buffers that are shown, at most; the page says when there were more."""
 
@@ -84,7 +86,7 @@ def program_data(
     """A program for the page."""
     numbers = {command.offset: i for i, command in enumerate(facts.commands)}
     queues = {
-        queue: [[numbers[run.offset], run.start, run.end - run.start] for run in runs[:MAX_EVENTS]]
+        queue: [[numbers[run.offset], run.start, run.end - run.start] for run in shown(runs)[0]]
         for queue, runs in facts.timeline.queues.items()
     }
     return {
@@ -92,10 +94,15 @@ def program_data(
         "new_tokens": facts.program.new_tokens,
         "commands": [_command(c, origin) for c, origin in zip(facts.commands, facts.origins, strict=True)],
         "queues": queues,
-        "dropped": sum(max(0, len(runs) - MAX_EVENTS) for runs in facts.timeline.queues.values()),
+        "dropped": sum(shown(runs)[1] for runs in facts.timeline.queues.values()),
         "modules": modules_data(artifact.machine, facts.commands),
         **_memory(artifact.machine, found, facts),
     }
+
+
+def shown(events: Sequence[T]) -> tuple[Sequence[T], int]:
+    """Those of some events that the page shows, and how many it leaves out."""
+    return events[:MAX_EVENTS], max(0, len(events) - MAX_EVENTS)
 
 
 def _command(command: LocatedCommand, origin: int) -> list[Any]:
@@ -145,16 +152,17 @@ def _memory(machine: Machine, found: Recompiled, facts: ProgramFacts) -> dict[st
     """On-chip memories: buffers, and their lives in the timed run."""
     program = _scheduled(found, facts.program.name)
     if program is None or not facts.offsets:
-        return {"buffers": [], "lives": []}
+        return {"buffers": [], "lives": [], "dropped_lives": 0}
     spans: dict[int, list[Span]] = {}
     for runs in facts.timeline.queues.values():
         for run in runs:
             spans.setdefault(run.offset, []).append(Span(run.start, run.end))
     buffers = buffers_of(machine, program, ENTRY, facts.offsets)
-    every = [life for i, buffer in enumerate(buffers) for life in lives(i, buffer, spans)]
+    first, dropped = shown([life for i, buffer in enumerate(buffers) for life in lives(i, buffer, spans)])
     return {
         "buffers": [[b.name, b.memory, b.bytes, b.copies, b.type, b.origin] for b in buffers],
-        "lives": [list(life) for life in every[:MAX_EVENTS]],
+        "lives": [list(life) for life in first],
+        "dropped_lives": dropped,
     }
 
 

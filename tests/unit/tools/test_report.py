@@ -11,6 +11,7 @@ import pytest
 import torch
 from npuc.runtime.artifact import Artifact
 from npuc.tools import irc
+from npuc.tools.report import programs
 from npuc.tools.report.drift import errors_by_layer
 from npuc.tools.report.facts import report_data
 from npuc.tools.report.graph_view import Node, rows_of
@@ -64,6 +65,17 @@ def test_buffers_never_share_bytes_while_they_live(facts: dict[str, Any]) -> Non
             for (_, other, begin, stop), (_, where, length, *_) in living[:i]:
                 apart = other + length <= address or address + size <= other
                 assert where != memory or apart or stop <= start or end <= begin
+
+
+def test_the_page_says_how_much_it_leaves_out(
+    facts: dict[str, Any], artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "MAX_EVENTS", 50)
+    cut = report_data(Artifact(artifact))["programs"]
+    for whole, part in zip(facts["programs"], cut, strict=True):
+        assert (len(part["lives"]), whole["dropped_lives"]) == (50, 0)
+        assert part["dropped_lives"] == len(whole["lives"]) - 50 > 0
+        assert part["dropped"] == sum(max(0, len(runs) - 50) for runs in whole["queues"].values())
 
 
 def test_lives_follow_the_runs_of_the_block() -> None:

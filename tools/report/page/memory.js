@@ -29,6 +29,7 @@ function memoryView(app, main) {
   main.append(make("div", { class: "bar" }, programPicker(app), picker,
     make("span", { class: "soft" }, `${bytes(top)} of ${bytes(size)} used${slices > 1 ? ` in each of ${slices} slices` : ""} (${percent(top / size)}), ` +
       `at most ${bytes(peak(lives, program))} at once · ${count(lives.length)} lives of buffers`),
+    program.dropped_lives ? make("span", { class: "warn" }, `${count(program.dropped_lives)} others are left out`) : null,
     make("span", { class: "grow" }), legend(app, lives.map((life) => modules[life[LIFE.buffer]]))),
     canvas.element, regionBar(model));
   state.canvas = canvas;
