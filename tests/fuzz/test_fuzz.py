@@ -29,20 +29,20 @@ def run(case: Case) -> None:
         return
 
 
-@settings(BUDGET, max_examples=6)
+@settings(BUDGET, max_examples=4)
 @given(compiles("rngd", small=True))
 def test_compiles_for_rngd(case: Case) -> None:
     """The graph interpreter, every pass and the simulator agree about random models."""
     run(case)
 
 
-@settings(BUDGET, max_examples=6)
+@settings(BUDGET, max_examples=4)
 @given(compiles("toy", small=True))
 def test_compiles_for_toy(case: Case) -> None:
     run(case)
 
 
-@settings(BUDGET, max_examples=10)
+@settings(BUDGET, max_examples=8)
 @given(pass_orders())
 def test_pass_orders(case: Case) -> None:
     """What `optimize` is made of keeps values in any order."""
