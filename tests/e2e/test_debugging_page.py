@@ -83,8 +83,20 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_every_flag_of_the_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
     flags = set(re.findall(r"--[a-z][\w-]+", PAGE.read_text(encoding="utf-8")))
     known: set[str] = set()
-    for name in ("opt", "compile", "explain", "diff", "report", "bisect", "reduce", "sim"):
+    commands = (
+        "opt",
+        "compile",
+        "explain",
+        "diff",
+        "report",
+        "bisect",
+        "bisect precision",
+        "verify",
+        "reduce",
+        "sim",
+    )
+    for name in commands:
         with pytest.raises(SystemExit):
-            irc.main([name, "--help"])
+            irc.main([*name.split(), "--help"])
         known |= set(re.findall(r"--[a-z][\w-]+", capsys.readouterr().out))
     assert flags <= known

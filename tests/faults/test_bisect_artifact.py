@@ -130,6 +130,7 @@ def test_a_command_that_waits_no_more_is_found(
     copy, offset = patched(artifact, tmp_path, f"tile.pass {UP}", unsynchronized)
     found = bisect(copy)
     assert (found["kind"], found["pass"], found["command_offset"]) == ("hazard", "artifact", offset)
+    assert found["next"] == ""  # irc sim would refuse the file
 
 
 def test_a_file_that_cannot_be_decoded_is_found(
@@ -182,6 +183,7 @@ def test_two_compilers_are_told_apart(
     found = bisect(other, "--against", artifact, "--weights", checkpoint)
     assert (found["side"], found["pass"]) == (str(other), "artifact")
     assert (found["op"], found["module"]) == ("tile.pass", "model.layers.{}.post_attention_layernorm")
+    assert found["next"] == f"irc explain {other} decode_1x8@{found['command_offset']:#x}"
     turned = bisect(artifact, "--against", other, "--weights", checkpoint)
     assert (turned["side"], turned["command_offset"]) == (str(other), found["command_offset"])
 

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npuc.ir.errors import UserError
 from npuc.passes.buckets import KINDS
 from npuc.runtime.manifest import FILE_NAME
 from npuc.tools.command import (
@@ -47,6 +48,7 @@ from npuc.tools.commands.compile import add_compiled_for
 if TYPE_CHECKING:
     from npuc.passes.bisection.findings import Finding
     from npuc.passes.checking import Figures
+    from npuc.runtime.artifact import Artifact
 
 PRECISION = "precision"
 DEFAULT = {"decode": "1x16", "prefill": "1x8"}
@@ -197,16 +199,18 @@ def compiled_for(arguments: argparse.Namespace) -> list[str]:
 
 
 def _of_artifact(finding: Finding, artifact: str, against: str) -> str:
-    if finding.kind == "hazard":
-        words = ["sim", artifact, "--program", finding.program, "--entry", finding.entry, "--sanitize"]
-        return shlex.join(["irc", *words])
-    if finding.step == "artifact":
-        return ""
-    if finding.command_offset is not None:
-        return shlex.join(["irc", "explain", artifact, f"{finding.program}@{finding.command_offset:#x}"])
     from npuc.runtime.artifact import Artifact
 
     opened = Artifact(artifact)
+    if finding.step == "artifact" and not _is_whole(opened, finding.program):
+        return ""
+    if finding.kind == "hazard":
+        words = ["sim", artifact, "--program", finding.program, "--entry", finding.entry, "--sanitize"]
+        return shlex.join(["irc", *words])
+    if finding.command_offset is not None:
+        return shlex.join(["irc", "explain", artifact, f"{finding.program}@{finding.command_offset:#x}"])
+    if finding.step == "artifact":
+        return ""
     file = str(opened.path / opened.start_file)
     if finding.phase == "import" and is_artifact(against):
         return shlex.join(["irc", "diff", str(Path(against) / Artifact(against).start_file), file])
@@ -214,6 +218,15 @@ def _of_artifact(finding: Finding, artifact: str, against: str) -> str:
         return shlex.join(["irc", "diff", against, file]) if against.endswith(".mlir") else ""
     pipeline = re.sub(rf"(?<={finding.step})(\{{[^}}]*\}})?,.*", r"\1", opened.manifest.pipeline)
     return shlex.join(["irc", "opt", file, "-p", pipeline, "-o", "out.mlir", *_dumps(finding)])
+
+
+def _is_whole(artifact: Artifact, program: str) -> bool:
+    """Whether a program's file is the one that the compile wrote, which other commands insist on."""
+    try:
+        artifact.read_file(artifact.manifest.program(program).file)
+    except UserError:
+        return False
+    return True
 
 
 def _dumps(finding: Finding) -> list[str]:
