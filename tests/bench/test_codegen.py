@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from npuc.backends.elf import parse_program
+from npuc.backends.instruction import Instruction
+from npuc.backends.model import Cost
+from npuc.runtime.artifact import Artifact
+from npuc.runtime.device import parameters
+from npuc.runtime.simulator.program import load_program
+from npuc.runtime.simulator.timing import simulate
 from npuc.tools import irc
 
 LLAMA: dict[str, Any] = {
@@ -73,6 +80,21 @@ def compile_(capsys: Capture, model: Path, out: Path, *flags: str) -> dict[str, 
     )
 
 
+def cycles_without_fixed_costs(out: Path) -> int:
+    """What the program would take if commands took no more than their slowest stage."""
+    artifact = Artifact(out)
+    (program,) = artifact.manifest.programs
+    loaded = load_program(artifact.machine, parse_program(artifact.read_file(program.file), program.file))
+
+    def cost(instruction: Instruction) -> Cost:
+        found = artifact.machine.cost(instruction)
+        return Cost(max(found.stages.values(), default=0), found.stages, found.dram_bytes)
+
+    rows = [(0, program.length - program.new_tokens, program.new_tokens)]
+    ranks = range(artifact.manifest.parallel.tensor_parallel)
+    return simulate([(loaded, "last", parameters(rows, rank)) for rank in ranks], cost=cost)[0].cycles
+
+
 @pytest.mark.parametrize("cores", [1, 8])
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("model", ["Llama-3.2-1B", "Llama-3.1-8B"])
@@ -90,6 +112,7 @@ def test_time_of_programs(
         cycles=program["cycles"],
         roofline_cycles=program["roofline_cycles"],
         times_the_roofline=program["cycles"] / program["roofline_cycles"],
+        without_fixed_costs=cycles_without_fixed_costs(out) / program["roofline_cycles"],
         program_bytes=found["program_bytes"],
         phases={phase["name"]: phase["seconds"] for phase in found["phases"]},
         utilization=program["utilization"],
