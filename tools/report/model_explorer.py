@@ -12,13 +12,16 @@ from npuc.tools.report.recompile import recompile
 def graphs_data(artifact: Artifact) -> list[dict[str, Any]]:
     """A collection per phase that has a data-flow graph, with a graph per function.
 
+    Of the forms that Model Explorer 0.1.34 reads, a file of several collections is the one that calls their
+    graphs ``subgraphs``.
+
     Raises:
         UserError: when the artifact keeps no IR, or this compiler cannot lower it.
     """
     found = recompile(artifact)
     name = artifact.path.resolve().name
     return [
-        {"label": f"{name} after {phase}", "graphs": [_graph(phase, graph, graphs) for graph in graphs]}
+        {"label": f"{name} after {phase}", "subgraphs": [_graph(phase, graph, graphs) for graph in graphs]}
         for phase, graphs in found.recorder.graphs.items()
     ]
 

@@ -121,14 +121,14 @@ def test_model_explorer_graphs_are_whole(artifact: Path, tmp_path: Path) -> None
     collections = json.loads(target.read_text())
     assert [c["label"].split()[-1] for c in collections][:2] == ["import", "optimize"]
     for collection in collections:
-        names = {graph["id"] for graph in collection["graphs"]}
-        for graph in collection["graphs"]:
+        names = {graph["id"] for graph in collection["subgraphs"]}
+        for graph in collection["subgraphs"]:
             ids = [node["id"] for node in graph["nodes"]]
             assert len(set(ids)) == len(ids)
             for node in graph["nodes"]:
                 assert {edge["sourceNodeId"] for edge in node["incomingEdges"]} <= set(ids)
                 assert set(node["subgraphIds"]) <= names
-    layer = {(node["namespace"], node["label"]) for node in collections[0]["graphs"][0]["nodes"]}
+    layer = {(node["namespace"], node["label"]) for node in collections[0]["subgraphs"][0]["nodes"]}
     assert ("model/layers/{}/mlp/down_proj", "linear") in layer
 
 
