@@ -133,6 +133,16 @@ def test_what_the_command_tells(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["next"].endswith(f"&& irc explain out decode_1x16@{found['command_offset']:#x}")
 
 
+def test_the_input_is_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = tmp_path / "tokens.txt"
+    prompt.write_text("1 2 99999\n")
+    words = ["bisect", str(DEMO), "-t", "rngd", "--decode-buckets", "1x16", "--input", str(prompt), "--json"]
+    assert irc.main(words) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["kind"], error["where"]) == ("check-input", str(prompt))
+    assert error["message"].startswith("token 99999 is beyond the ")
+
+
 def test_the_importer_is_compared_with_transformers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

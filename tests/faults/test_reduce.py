@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -83,10 +84,10 @@ def test_a_fault_becomes_small(name: str, states: list[State]) -> None:
         find_criterion(found.clone(), pipeline, machine_of("rngd"))
 
 
-def test_an_interrupted_reduction_goes_on(
+def test_an_interrupted_reduction_goes_on_or_starts_again(
     states: list[State], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends with the same module as one that was not interrupted."""
+    """Both end with the same module."""
     module, pipeline = before(states, BY_NAME["swapped-operands"])
     file = tmp_path / "module.mlir"
     file.write_text(print_ir(module), encoding="utf-8")
@@ -101,17 +102,19 @@ def test_an_interrupted_reduction_goes_on(
             raise KeyboardInterrupt
 
     with planted(BY_NAME["swapped-operands"]):
-        assert irc.main([*words, "-o", str(tmp_path / "whole.mlir")]) == 0
-        whole = json.loads(capsys.readouterr().out)
         with monkeypatch.context() as context:
             context.setattr(Saved, "write", interrupted)
             assert irc.main([*words, "-o", str(tmp_path / "parts.mlir")]) == 1
         assert json.loads(capsys.readouterr().out)["error"]["kind"] == "interrupted"
+        shutil.copytree(tmp_path, tmp_path / "again")
+        assert list((tmp_path / "again").glob("*.progress"))
+        assert irc.main([*words, "-o", str(tmp_path / "again" / "parts.mlir"), "--restart"]) == 0
+        whole = json.loads(capsys.readouterr().out)
         assert irc.main([*words, "-o", str(tmp_path / "parts.mlir")]) == 0
         parts = json.loads(capsys.readouterr().out)
     assert (whole["kind"], whole["resumed"], parts["resumed"]) == ("values", False, True)
     assert whole["operations"][1] == parts["operations"][1] == 2
-    assert (tmp_path / "whole.mlir").read_text() == (tmp_path / "parts.mlir").read_text()
+    assert (tmp_path / "again" / "parts.mlir").read_text() == (tmp_path / "parts.mlir").read_text()
     assert not list(tmp_path.glob("*.progress"))
 
 
