@@ -66,7 +66,7 @@ def test_tiles_of_rows_keep_the_values(
     assert irc.main([str(word) for word in words]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert all(step["max_rel_error"] < 1e-5 for step in checks)
-    (dump,) = dumps.glob("*partition*")
+    (dump,) = dumps.glob("*layout*")
     assert dump.read_text().count("graph.rows(") == 5  # keys, queries, end of layer, last norm, logits
 
 
