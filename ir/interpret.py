@@ -131,7 +131,8 @@ class Interpreter:
             raise UserError("bad-arguments", message, where="interpret")
         self.sizes = _resolve(arguments, inputs, runtime)
         batch, rows, ctx = self.sizes
-        batch, rows = (batch, rows) if batch else (*inputs[0].shape, 1, 1)[:2]
+        first = inputs[0].shape if inputs else ()
+        batch, rows = (batch, rows) if batch else (*first, 1, 1)[:2]
         self.runtime = runtime or Runtime(range(batch), [0] * batch, [rows] * batch, ctx)
         return self.call(func, inputs, None)
 
