@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from npuc.ir.graph import DimsAttr
-from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from xdsl.dialects.builtin import (
     IndexType,
     MemRefType,

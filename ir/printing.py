@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from io import StringIO
 
 from npuc.ir.graph import DimsAttr, WeightOp
-from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     AnyFloat,

@@ -2,7 +2,8 @@
 
 Buffers are memrefs whose memory space names a memory of the machine; in per-slice memories
 dimension 0 is the slice. The command model (nests, ports, chains) is docs/design.md, section 6.
-Declarations are defined in `tile_declarations`, ports and specs in `tile_spec`; all are found here.
+Declarations are defined in `tile_declarations`, placements in `tile_placements`, ports and specs in
+`tile_spec`; those of operations are found here too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from npuc.ir.shapes import row_major_strides
 from npuc.ir.symbols import require_function, require_symbol
 from npuc.ir.tile_assembly import parse_copy, parse_pass, print_copy, print_pass
 from npuc.ir.tile_declarations import CacheOp, PackedOp
+from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from npuc.ir.tile_spec import (
     MAX_CHAIN,
     MAX_NEST,
@@ -44,7 +46,6 @@ from xdsl.dialects.builtin import (
     FlatSymbolRefAttrConstr,
     FloatAttr,
     IndexType,
-    IntAttr,
     IntegerAttr,
     MemRefType,
     StringAttr,
@@ -52,12 +53,11 @@ from xdsl.dialects.builtin import (
     UnitAttr,
     f32,
 )
-from xdsl.ir import Attribute, Block, Dialect, Operation, ParametrizedAttribute, Region, SSAValue
+from xdsl.ir import Attribute, Block, Dialect, Operation, Region, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     IRDLOperation,
     attr_def,
-    irdl_attr_definition,
     irdl_op_definition,
     operand_def,
     opt_attr_def,
@@ -67,62 +67,10 @@ from xdsl.irdl import (
     traits_def,
     var_operand_def,
 )
-from xdsl.parser import AttrParser, Parser
+from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoTerminator, Pure, SymbolUserOpInterface
 from xdsl.utils.exceptions import VerifyException
-
-
-@irdl_attr_definition
-class ReplicatedAttr(ParametrizedAttribute):
-    """Placement R: every slice holds the whole tensor, row-major."""
-
-    name = "tile.replicated"
-
-
-@irdl_attr_definition
-class SlicedAttr(ParametrizedAttribute):
-    """Placement L: slice s holds elements s·chunk … (s+1)·chunk − 1 of the last dimension."""
-
-    name = "tile.sliced"
-    chunk: IntAttr
-
-    @classmethod
-    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        with parser.in_angle_brackets():
-            return [IntAttr(parser.parse_integer(allow_boolean=False, allow_negative=False))]
-
-    def print_parameters(self, printer: Printer) -> None:
-        with printer.in_angle_brackets():
-            printer.print_string(str(self.chunk.data))
-
-    def verify(self) -> None:
-        if self.chunk.data < 1:
-            raise VerifyException(f"chunk is {self.chunk.data}, expected at least 1")
-
-
-@irdl_attr_definition
-class SpreadAttr(ParametrizedAttribute):
-    """Placement S: index i along the dimension lies in slice i mod S, row-major with the others there."""
-
-    name = "tile.spread"
-    dim: IntAttr
-
-    @classmethod
-    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        with parser.in_angle_brackets():
-            return [IntAttr(parser.parse_integer(allow_boolean=False, allow_negative=False))]
-
-    def print_parameters(self, printer: Printer) -> None:
-        with printer.in_angle_brackets():
-            printer.print_string(str(self.dim.data))
-
-
-@irdl_attr_definition
-class HostAttr(ParametrizedAttribute):
-    """Placement H: the tensor lies in main memory, row-major."""
-
-    name = "tile.host"
 
 
 def buffer_type(shape: Sequence[int], element: Attribute, memory: str) -> MemRefType[Attribute]:
@@ -590,8 +538,8 @@ TILE = Dialect(
 
 __all__ = [
     "MAX_CHAIN", "MAX_NEST", "MEETINGS", "RUNTIME_PARAMETERS", "TILE", "AllocOp", "CacheOp", "CacheSlotOp",
-    "CallOp", "ChipOp", "ConstantOp", "CopyOp", "CopySpec", "ForOp", "HostAttr", "Limit", "PackedOp",
-    "PassOp", "PassSpec", "Port", "RankOp", "ReplicatedAttr", "RuntimeOp", "SharedOp", "SlicedAttr",
-    "SpreadAttr", "Step", "SumOp", "WeightOp", "buffer_type", "int_array", "integer", "ints", "memory_of",
+    "CallOp", "ChipOp", "ConstantOp", "CopyOp", "CopySpec", "ForOp", "Limit", "PackedOp",
+    "PassOp", "PassSpec", "Port", "RankOp", "RuntimeOp", "SharedOp",
+    "Step", "SumOp", "WeightOp", "buffer_type", "int_array", "integer", "ints", "memory_of",
     "ports_of", "slice_strides",
 ]  # fmt: skip

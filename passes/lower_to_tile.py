@@ -10,7 +10,7 @@ from typing import Any
 from npuc.backends.machine import Machine
 from npuc.ir import dist, graph, tile
 from npuc.ir.shapes import row_major_strides
-from npuc.ir.tile import HostAttr, SlicedAttr
+from npuc.ir.tile_placements import HostAttr, SlicedAttr
 from npuc.passes.algorithms.chains import VectorUnits, vector_units
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align

@@ -8,7 +8,7 @@ from math import prod
 
 from npuc.backends.machine import Machine
 from npuc.ir import graph, tile
-from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.linear_tiles import LinearShape, LinearTile, NoTile
 from npuc.passes.algorithms.regions import align

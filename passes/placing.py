@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from npuc.ir import dist, graph
-from npuc.ir.tile import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from npuc.passes.algorithms.geometry import Geometry
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import BODY, is_head

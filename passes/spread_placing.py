@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from npuc.ir import dist, graph
-from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.placing import ELEMENTWISE, FLEXIBLE, Assigner, H, Placement, R, placement_of, with_placement
 from npuc.passes.roles import BODY
 from npuc.passes.row_dims import RowDims, row_dims

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from npuc.ir import graph, tile
 from npuc.ir.interpret_tile import POISON
-from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.checking import Figures, compare
 from npuc.passes.evaluation import Call, Evaluator, Place, written_buffer
 from npuc.passes.placing import placement_of

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr, Step
+from npuc.ir.tile import Step
+from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from npuc.passes.pack_weights import storage_type

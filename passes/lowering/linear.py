@@ -7,7 +7,8 @@ from math import lcm, prod
 from typing import ClassVar
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import CopySpec, Limit, Port, SlicedAttr, Step
+from npuc.ir.tile import CopySpec, Limit, Port, Step
+from npuc.ir.tile_placements import SlicedAttr
 from npuc.passes.algorithms.contractions import Axis
 from npuc.passes.command_fields import Operand, element_name
 from npuc.passes.costs import cheapest_together

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from npuc.ir import graph, tile
-from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.lowering.function import FunctionLowering
 from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice
 from npuc.passes.placing import placement_of

@@ -16,7 +16,7 @@ from npuc.ir.graph_types import shape_of, static_shape
 from npuc.ir.interpret import Caches, Runtime
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
 from npuc.ir.shapes import evaluate
-from npuc.ir.tile import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.ir.torch_types import torch_type
 from npuc.passes.checking import Figures, compare, worst
 from npuc.passes.evaluation import AnyLevel, cache_shapes, token_major
