@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from npuc.ir import dist, graph
 from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.placing import ELEMENTWISE, FLEXIBLE, Assigner, H, Placement, R, placement_of, with_placement
@@ -124,12 +126,17 @@ class SpreadAssigner(Assigner):
         return isinstance(op, dist.CollectiveOp)
 
     def _cuttable(self, value: SSAValue) -> bool:
-        """Whether a tensor comes from linear layers by way of elementwise operations alone."""
+        """Whether a tensor comes from linear layers, and scalars, by way of elementwise operations alone."""
         owner = value.owner
         if isinstance(owner, graph.LinearOp):
             return True
         if not isinstance(owner, ELEMENTWISE):
             return False
         wide = graph.static_shape(value)
-        operands = [v for v in owner.operands if not isinstance(v.owner, FLEXIBLE)]
+        operands = [v for v in owner.operands if not isinstance(v.owner, FLEXIBLE) and not _scalar(v)]
         return all(graph.static_shape(v) == wide and self._cuttable(v) for v in operands)
+
+
+def _scalar(value: SSAValue) -> bool:
+    """Whether a tensor has one element, the scale of a quantized tensor for example."""
+    return prod(graph.static_shape(value)) == 1
