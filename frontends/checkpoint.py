@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from npuc.frontends.hub import download
 from npuc.frontends.safetensors import TensorSource, read_checkpoint
 from npuc.ir.errors import UserError
-
-_PATTERNS = ["*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,4 @@ def open_checkpoint(
         what = "is a file, expected a directory" if path.exists() else "no such directory"
         remedy = "give a directory with config.json, or a hub id such as org/model"
         raise UserError("missing-file", what, where=name, remedy=remedy)
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name, revision=revision, local_files_only=local_files_only, allow_patterns=_PATTERNS
-        )
-    except Exception as error:  # one of many hub and network errors, all of them the user's to mend
-        text = " ".join(str(error).split()).split(". ")[0]
-        remedy = "check the name, the revision, the network, or give a local directory"
-        raise UserError("hub-error", text[:300], where=name, remedy=remedy) from error
-    return Checkpoint(Path(folder))
+    return Checkpoint(download(name, revision=revision, local_files_only=local_files_only))

@@ -34,27 +34,6 @@ def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "x")
 
 
-def test_an_id_that_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError) as caught:
-        open_checkpoint("nobody/nothing", local_files_only=True)
-    assert caught.value.kind == "hub-error"
-    assert "\n" not in str(caught.value)
-
-
-def test_an_id_is_passed_to_the_hub_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
-
-    def download(name: str, **options: object) -> str:
-        seen.update(options, name=name)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert open_checkpoint("org/model", revision="v1", local_files_only=True).root == tmp_path
-    assert (seen["name"], seen["revision"], seen["local_files_only"]) == ("org/model", "v1", True)
-    assert not any(".bin" in pattern or ".py" in pattern for pattern in seen["allow_patterns"])
-
-
 def test_no_config(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json: cannot be read"):
         _ = open_checkpoint(tmp_path).config
