@@ -23,7 +23,10 @@ from npuc.backends.model import (
 )
 from npuc.backends.view import View, assign_units
 from npuc.ir.errors import UserError
+from npuc.ir.files import decoded, read_text
 
+FAULTY = "machine-description"
+"""Kind of the error of a description that is at fault."""
 CONTROL = Path(__file__).parent / "common" / "control.npu"
 
 
@@ -218,7 +221,7 @@ def load_machine(path: str | Path) -> Machine:
     Raises:
         UserError: when the file cannot be read, or with file, line and column of what is wrong in it.
     """
-    return build_machine(_read(Path(path)))
+    return build_machine(parse_description(read_text(path, FAULTY), str(path)))
 
 
 def parse_machine(data: bytes, file: str) -> Machine:
@@ -227,27 +230,7 @@ def parse_machine(data: bytes, file: str) -> Machine:
     Raises:
         UserError: as `load_machine`.
     """
-    return build_machine(_parse(data, file))
-
-
-def _read(path: Path) -> Description:
-    try:
-        return _parse(path.read_bytes(), str(path))
-    except OSError as error:
-        raise _unreadable(error, str(path)) from None
-
-
-def _parse(data: bytes, file: str) -> Description:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _unreadable(error, file) from None
-    return parse_description(text, file)
-
-
-def _unreadable(error: Exception, file: str) -> UserError:
-    message = f"cannot read it: {error}"
-    return UserError("machine-description", message, where=file, remedy="check the path")
+    return build_machine(parse_description(decoded(data, file, FAULTY), file))
 
 
 def build_machine(description: Description) -> Machine:
@@ -260,7 +243,7 @@ def build_machine(description: Description) -> Machine:
             "machine, clock, registers or semaphores is missing",
             "declare all four, e.g. 'machine toy \"…\"', 'clock 1.0 GHz assumed', 'registers 64 assumed'",
         )
-    common = _read(CONTROL)
+    common = parse_description(read_text(CONTROL), str(CONTROL))
     levels = builder.build_levels(description)
     memories = {
         n: builder.build_memory(m, levels) for n, m in builder.unique(description.memories, "memory").items()

@@ -35,6 +35,12 @@ def user_error(error: BaseException) -> UserError | None:
     return None
 
 
+def pipeline_error(error: Exception) -> UserError:
+    """The error to show for a pipeline string that xDSL refuses."""
+    found = user_error(error)
+    return found or UserError("pipeline", sentence(str(error)), remedy="irc passes lists the passes")
+
+
 def sentence(text: str) -> str:
     """One line that starts in lower case."""
     line = " ".join(text.split())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npuc.ir.errors import UserError
+from npuc.ir.files import read_text
 from npuc.ir.legality import PHASES
 from npuc.ir.npu import ProgramOp
 from npuc.ir.printing import print_ir
@@ -214,10 +215,7 @@ def read_prompt(file: Path | None, root: Path, vocab_size: int) -> list[int]:
     """
     if file is None:
         return [(1 + 37 * i) % vocab_size for i in range(12)]
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("check-input", f"cannot be read: {error}", where=str(file)) from error
+    text = read_text(file, "check-input").strip()
     words = text.replace(",", " ").split()
     if not words:
         raise UserError("check-input", "the file holds no token", where=str(file))

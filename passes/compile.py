@@ -18,6 +18,7 @@ from npuc.frontends.checkpoint import Checkpoint, open_checkpoint
 from npuc.frontends.transformers_export import import_model
 from npuc.ir import tile
 from npuc.ir.errors import UserError
+from npuc.ir.files import read_text
 from npuc.ir.legality import PHASES
 from npuc.ir.parsing import IRParser
 from npuc.ir.printing import print_ir
@@ -236,10 +237,7 @@ def parse_ir(path: Path) -> ModuleOp:
     Raises:
         UserError: when the file cannot be read, parsed or verified.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("cannot-read", f"cannot be read: {error}", where=str(path)) from error
+    text = read_text(path)
     try:
         module = IRParser(context(), text, str(path)).parse_module()
         module.verify()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from npuc.ir.diagnostics import pipeline_error
 from npuc.ir.errors import UserError
 from npuc.ir.legality import PHASE_ATTRIBUTE, PHASES, check_phase
 from npuc.ir.universe import NPUC_UNIVERSE
@@ -19,7 +20,7 @@ from npuc.passes.instrumentation import Instrument, run_pipeline
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass, PassPipeline
-from xdsl.utils.exceptions import PassFailedException, VerifyException
+from xdsl.utils.exceptions import ArgSpecParseError, PassFailedException, VerifyException
 
 
 def phase_pipelines(
@@ -160,16 +161,27 @@ def run_passes(ctx: Context, module: ModuleOp, text: str, instruments: Sequence[
     Raises:
         UserError: naming the pass that failed.
     """
-    from xdsl.transforms import get_all_passes
-
     if not text:
         return
-    available = {**get_all_passes(), **NPUC_UNIVERSE.all_passes}
     failed = FailedPass()
     try:
-        run_pipeline(ctx, module, PassPipeline.parse_spec(available, text).passes, [*instruments, failed])
+        run_pipeline(ctx, module, passes_of(text), [*instruments, failed])
     except (PassFailedException, VerifyException) as error:
         raise UserError("pass-failed", str(error), where=f"pass {failed.name}") from error
+
+
+def passes_of(text: str) -> Sequence[ModulePass]:
+    """The passes of a pipeline string: ours and xDSL's.
+
+    Raises:
+        UserError: ``pipeline``: it cannot be parsed, or names no pass, or an option that a pass has not.
+    """
+    from xdsl.transforms import get_all_passes
+
+    try:
+        return PassPipeline.parse_spec({**get_all_passes(), **NPUC_UNIVERSE.all_passes}, text).passes
+    except (ValueError, ArgSpecParseError) as error:
+        raise pipeline_error(error) from error
 
 
 def finish_phase(module: ModuleOp, name: str) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from npuc.frontends.checkpoint import open_checkpoint
 from npuc.ir.errors import UserError
+from npuc.ir.files import read_text
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.comparison import Comparison, Likelihood, check_finite
 from npuc.runtime.device import Device
@@ -19,7 +21,7 @@ from npuc.runtime.reference import Reference
 from npuc.runtime.teacher_forcing import Logits, TeacherForcing, reach, split
 
 SEPARATOR = "<|endoftext|>"
-MAX_TEXT_BYTES = 64 << 20
+MAX_TEXT = 64 << 20
 SAMPLED_DOCUMENTS, SAMPLED_TOKENS = 4, 96
 Progress = Callable[[str], None]
 
@@ -30,13 +32,9 @@ def read_documents(path: Path | str) -> list[str]:
     Raises:
         UserError: ``bad-text`` when the file cannot be read or holds no document.
     """
-    try:
-        data = Path(path).read_bytes()[: MAX_TEXT_BYTES + 1]
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("bad-text", f"cannot read the text: {error}", where=str(path)) from error
-    if len(data) > MAX_TEXT_BYTES:
-        raise UserError("bad-text", f"the text has more than {MAX_TEXT_BYTES} bytes", where=str(path))
+    text = read_text(path, "bad-text")
+    if len(text) > MAX_TEXT:
+        raise UserError("bad-text", f"the text has more than {MAX_TEXT} characters", where=str(path))
     documents = [part.strip() for part in text.split(SEPARATOR)]
     documents = [document for document in documents if document]
     if not documents:
@@ -155,12 +153,12 @@ def _reference(model: Path | str, manifest: Manifest, exact: bool) -> Reference:
     """The reference in the artifact's type, with its rounded weights; or the checkpoint's own in float32.
 
     Raises:
-        UserError: ``bad-reference`` when it is another model.
+        UserError: ``bad-reference`` when it is another model; as `open_checkpoint`.
     """
     dtype, recipe = element_type(manifest.dtype).torch_type, manifest.recipe
     if exact:
         dtype, recipe = torch.float32, recipe and {**recipe, "weights": []}
-    reference = Reference(model, dtype, recipe)
+    reference = Reference(open_checkpoint(model).root, dtype, recipe)
     if reference.vocab_size != manifest.vocab_size:
         raise UserError(
             "bad-reference",

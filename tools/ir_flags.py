@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npuc.tools.environment import DEBUG
+from npuc.tools.paths import directory, writable
 
 if TYPE_CHECKING:
     from npuc.ir.printing import TextForm
@@ -56,7 +56,7 @@ def add_ir_flags(parser: argparse.ArgumentParser, verify_each: bool) -> None:
     )
     flag(
         "--mlir-pass-pipeline-crash-reproducer",
-        type=Path,
+        type=writable,
         metavar="FILE",
         help="when a pass fails, write the IR before the pipeline, and the pipeline",
     )
@@ -78,7 +78,7 @@ def _add_dumps(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[repor
     switch("--mlir-print-ir-after-all", help="after each pass")
     switch("--mlir-print-ir-after-change", help="after a pass only if it changed the IR")
     switch("--mlir-print-ir-after-failure", help="after a pass that failed")
-    flag("--mlir-print-ir-tree-dir", metavar="DIR", type=Path, help="a file per dump there, not stderr")
+    flag("--mlir-print-ir-tree-dir", metavar="DIR", type=directory, help="a file per dump there, not stderr")
     flag(
         "--dump-filter",
         metavar="GLOB",

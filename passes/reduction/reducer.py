@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from npuc.ir.errors import UserError
+from npuc.ir.files import write_atomically
 from npuc.ir.printing import print_ir
 from npuc.passes.reduction.modules import size, tidy
 from npuc.passes.reduction.pipeline_results import pipeline_result
@@ -122,11 +123,9 @@ class Saved:
 
     def write(self, reducer: Reducer, module: ModuleOp) -> None:
         """Keeps how far a reduction is."""
-        self.file.write_text(print_ir(module), encoding="utf-8")
+        write_atomically(self.file, print_ir(module).encode())
         data = {"key": self.key, "step": reducer.step, "idle": reducer.idle, "tests": reducer.tests}
-        partial = self.state.with_name(f"{self.state.name}.partial")
-        partial.write_text(json.dumps(data), encoding="utf-8")
-        partial.rename(self.state)
+        write_atomically(self.state, json.dumps(data).encode())
 
     def read(self) -> dict[str, Any] | None:
         """How far the same reduction was when it was interrupted."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from npuc.ir.files import write_atomically
 from npuc.runtime.simulator.timing import Timeline
 
 
@@ -30,7 +31,7 @@ def chrome_trace(timelines: Sequence[Timeline], names: Sequence[str] = ()) -> di
 
 def write_chrome_trace(timelines: Sequence[Timeline], path: str | Path) -> None:
     """Write the trace of cores that ran together to a file."""
-    Path(path).write_text(json.dumps(chrome_trace(timelines), separators=(",", ":")), encoding="utf-8")
+    write_atomically(path, json.dumps(chrome_trace(timelines), separators=(",", ":")).encode())
 
 
 def _events(rank: int, name: str, timeline: Timeline) -> Iterator[dict[str, Any]]:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
-from npuc.ir.errors import UserError
+from npuc.ir.files import read_text
 from npuc.tools.command import Outcome, size
+from npuc.tools.paths import existing, writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc asm`."""
-    parser.add_argument("path", metavar="FILE", type=Path, help="assembly text")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the ELF file to write")
+    parser.add_argument("path", metavar="FILE", type=existing, help="assembly text")
+    parser.add_argument("-o", "--output", type=writable, required=True, help="the ELF file to write")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("-t", "--target", help="the NPU: see irc targets; or a .npu file")
     source.add_argument(
-        "--like", metavar="PROGRAM", type=Path, help="take all but the text from this program"
+        "--like", metavar="PROGRAM", type=existing, help="take all but the text from this program"
     )
 
 
@@ -38,10 +38,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     else:
         machine = machine_of(arguments.target)
         original = Program(machine.name, b"")
-    try:
-        source = arguments.path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError("assembly", f"not UTF-8 text: {error.reason}", where=str(arguments.path)) from error
+    source = read_text(arguments.path)
     assembled = assemble_program(machine, source, str(arguments.path))
     # Locations are offsets into the text: they hold only where no command changed its length.
     lines = original.lines if len(assembled.text) == len(original.text) else []

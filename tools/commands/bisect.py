@@ -44,6 +44,7 @@ from npuc.tools.command import (
 )
 from npuc.tools.commands import bisect_precision
 from npuc.tools.commands.compile import add_compiled_for
+from npuc.tools.paths import existing
 
 if TYPE_CHECKING:
     from npuc.passes.bisection.findings import Finding
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-t", "--target", help="the NPU, of a MODEL: see irc targets; or a .npu file")
     add_compiled_for(parser)
-    parser.add_argument("--compile-from", type=Path, metavar="FILE.mlir", help="begin with an IR file")
+    parser.add_argument("--compile-from", type=existing, metavar="FILE.mlir", help="begin with an IR file")
     parser.add_argument(
         "--against",
         metavar="REFERENCE",
@@ -90,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="relative error; 1e-4, bfloat16 5e-2, more where inputs are rounded to 8 bits",
     )
     parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="text or token ids; default a fixed prompt"
+        "--input", type=existing, metavar="FILE", help="text or token ids; default a fixed prompt"
     )
 
 
@@ -133,6 +134,7 @@ def _check(arguments: argparse.Namespace) -> None:
     message = ""
     if not is_artifact(arguments.model):
         if arguments.target is None:
+            _check_directory(arguments.model)
             message = "the following arguments are required: -t/--target"
         elif arguments.weights is not None:
             message = "--weights is about an artifact; MODEL has its own"
@@ -143,6 +145,17 @@ def _check(arguments: argparse.Namespace) -> None:
             message = f"--{given[0].replace('_', '-')}: an artifact was compiled for what it was compiled for"
     if message:
         raise UsageError(message, "usage: irc bisect MODEL|ARTIFACT … | irc bisect --help", "irc bisect")
+
+
+def _check_directory(path: str) -> None:
+    """Refuses what is neither artifact nor checkpoint; a hub id comes with a target."""
+    if (Path(path) / "config.json").is_file():
+        return
+    message = "no such directory"
+    if Path(path).exists():
+        message = f"neither artifact nor checkpoint: it has no {FILE_NAME} and no config.json"
+    remedy = "give an artifact, or a checkpoint and its target: MODEL -t TARGET"
+    raise UserError("missing-file", message, where=path, remedy=remedy)
 
 
 def finding_text(finding: Finding) -> str:

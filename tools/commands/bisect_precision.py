@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, UsageError, duration, progress_bar, quiet_libraries, table
 from npuc.tools.commands.compile import add_compiled_for
+from npuc.tools.paths import existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METRIC=LIMIT",
         help="cosine, min_cosine, top1_agreement: at least; kl, max_rel_error, perplexity_increase: at most",
     )
-    group.add_argument("--text", type=Path, metavar="FILE", help="documents, separated by <|endoftext|>")
+    group.add_argument("--text", type=existing, metavar="FILE", help="documents, separated by <|endoftext|>")
     group.add_argument("--documents", type=int, default=DOCUMENTS, metavar="N", help="at most so many")
     group.add_argument("--tokens", type=int, default=TOKENS, metavar="N", help="at most so many of each")
     group.add_argument(

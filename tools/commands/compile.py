@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
+from npuc.ir.files import write_atomically
 from npuc.passes.buckets import EXAMPLE, KINDS, SPELLING, Bucket, parse_buckets
 from npuc.tools.command import (
     Outcome,
@@ -25,6 +26,7 @@ from npuc.tools.command import (
     too_large,
 )
 from npuc.tools.ir_flags import add_file_flags, add_ir_flags, file_flags, instruments, text_form
+from npuc.tools.paths import directory, existing, writable
 
 if TYPE_CHECKING:
     from npuc.passes.check_passes import CheckOptions
@@ -60,9 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     phases.add_argument(
         "--compile-to", choices=PHASES, default="emit", metavar="PHASE", help="stop after PHASE"
     )
-    phases.add_argument("--compile-from", type=Path, metavar="FILE.mlir", help="go on from an IR file")
+    phases.add_argument("--compile-from", type=existing, metavar="FILE.mlir", help="go on from an IR file")
     phases.add_argument(
-        "--dump-compilation-phases-to", type=Path, metavar="DIR", help="write the IR after each phase there"
+        "--dump-compilation-phases-to",
+        type=directory,
+        metavar="DIR",
+        help="write the IR after each phase there",
     )
     add_file_flags(parser.add_argument_group("reading the file of --compile-from", "as irc opt does"))
     _add_check(parser.add_argument_group("checking passes"))
@@ -116,14 +121,14 @@ def _add_check(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[repor
         help="compare what the IR computes before and after every pass, or phase; fail at the first drift",
     )
     group.add_argument(
-        "--check-input", type=Path, metavar="FILE", help="text or token ids; default a fixed prompt"
+        "--check-input", type=existing, metavar="FILE", help="text or token ids; default a fixed prompt"
     )
     group.add_argument(
         "--check-tolerance", type=float, metavar="X", help="relative error; default 1e-4, bfloat16 5e-2"
     )
     group.add_argument(
         "--check-dir",
-        type=Path,
+        type=directory,
         default=Path(),
         metavar="DIR",
         help="where IR that drifts is left; default: here",
@@ -138,6 +143,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         raise UsageError(
             "the following arguments are required: -o/--output", "usage: irc compile …", "irc compile"
         )
+    if not final and arguments.output is not None:
+        writable(str(arguments.output))
     watching = instruments(arguments)
     if as_file:
         return _file(arguments, watching)
@@ -257,5 +264,5 @@ def _ir(arguments: argparse.Namespace, watching: list[Instrument]) -> Outcome:
     data: dict[str, object] = {"phase": arguments.compile_to, "phases": phases, "checks": checks}
     if arguments.output is None:
         return Outcome({**data, "text": text}, text.rstrip("\n"))
-    arguments.output.write_text(text, encoding="utf-8")
+    write_atomically(arguments.output, text.encode())
     return Outcome({**data, "file": str(arguments.output)})

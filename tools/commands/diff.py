@@ -13,12 +13,13 @@ from typing import Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, table
+from npuc.tools.paths import existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc diff`."""
-    parser.add_argument("before", metavar="A", type=Path, help=".mlir, .elf or artifact")
-    parser.add_argument("after", metavar="B", type=Path, help="another of the same kind")
+    parser.add_argument("before", metavar="A", type=existing, help=".mlir, .elf or artifact")
+    parser.add_argument("after", metavar="B", type=existing, help="another of the same kind")
     parser.add_argument("--stat", action="store_true", help="print numbers only")
     parser.add_argument("--exit-code", action="store_true", help="exit 1 if they differ")
 
@@ -36,8 +37,6 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _kind(path: Path) -> str:
-    if not path.exists():
-        raise UserError("missing-file", "no such file or directory", where=str(path))
     if path.is_dir():
         return "artifact"
     return "program" if path.suffix == ".elf" else "IR"

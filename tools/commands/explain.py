@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, size, table
+from npuc.tools.paths import existing
 
 if TYPE_CHECKING:
     from npuc.runtime.artifact import Artifact
@@ -25,7 +25,7 @@ _PLACE = re.compile(r"([\w.-]+)@(0x[0-9a-fA-F]+|\d+)")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc explain`."""
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    parser.add_argument("artifact", metavar="ARTIFACT", type=existing)
     parser.add_argument("what", metavar="WHAT", help="module path, glob, or PROGRAM@OFFSET")
     parser.add_argument("--program", metavar="NAME", help="this program only, e.g. decode_1x256")
 

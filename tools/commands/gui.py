@@ -13,6 +13,7 @@ from typing import Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome
+from npuc.tools.paths import existing
 
 GENERAL_PASSES = ("canonicalize", "cse", "dce")
 """Those of xDSL that are of use at every level."""
@@ -21,7 +22,7 @@ GENERAL_DIALECTS = ("builtin", "func", "test")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc gui`."""
-    parser.add_argument("file", metavar="FILE.mlir", type=Path, nargs="?", help="default: an example")
+    parser.add_argument("file", metavar="FILE.mlir", type=existing, nargs="?", help="default: an example")
     parser.add_argument("-p", "--passes", metavar="PIPELINE", default="", help="passes to begin with")
 
 

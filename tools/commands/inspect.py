@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, size, table
+from npuc.tools.paths import existing
 
 if TYPE_CHECKING:
     from npuc.frontends.safetensors import TensorSource
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc inspect`."""
     parser.add_argument(
-        "path", metavar="PATH", type=Path, help="an artifact, a checkpoint, or one file of either"
+        "path", metavar="PATH", type=existing, help="an artifact, a checkpoint, or one file of either"
     )
     parser.add_argument("--check", action="store_true", help="check the hash of every file of an artifact")
 
@@ -28,8 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> Outcome:
     """Inspect."""
     path: Path = arguments.path
-    if not path.exists():
-        raise UserError("missing-file", "no such file or directory", where=str(path))
     if (path / "artifact.json").exists():
         return _artifact(path, arguments.check)
     if path.suffix == ".elf":

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, table
+from npuc.tools.paths import existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc objdump`."""
-    parser.add_argument("path", metavar="PROGRAM", type=Path, help="an ELF file, or an artifact")
+    parser.add_argument("path", metavar="PROGRAM", type=existing, help="an ELF file, or an artifact")
     parser.add_argument("--program", metavar="NAME", help="which program of the artifact, e.g. decode_1x256")
     parser.add_argument("-t", "--syms", action="store_true", help="print the symbol table instead")
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import IO, NoReturn
 
-from npuc.ir.diagnostics import sentence, user_error
+from npuc.ir.diagnostics import pipeline_error
 from npuc.ir.errors import UserError
+from npuc.ir.files import write_atomically
 from npuc.ir.parsing import LocatedParser
 from npuc.ir.printing import ELIDED, TextForm, print_ir
 from npuc.passes.instrumentation import Instrument, Timing, parse_pipeline_text, run_pipeline
 from npuc.passes.reproducer import split_reproducer, without_resources
 from npuc.tools.command import Outcome, UsageError
 from npuc.tools.ir_flags import add_ir_flags, instruments, text_form
+from npuc.tools.paths import writable
 from npuc.tools.verify_diagnostics import diagnostics, expectations, problems
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
@@ -37,12 +40,22 @@ class BetweenPasses(Instrument):
         self.done = step
 
 
+class Written(io.StringIO):
+    """What goes to the output file, once all has gone well: that may be the input, too."""
+
+    def close(self) -> None:
+        """Keeps the text: xDSL closes what it wrote to."""
+
+
 class OptMain(xDSLOptMain):
     """xDSL's optimizer driver with our printer, MLIR's flag names and one-line errors."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.printed: list[str] = []
+        self.written = Written()
         super().__init__(description=__doc__ or "", args=words)
+        if self.args.output_file is not None:
+            writable(self.args.output_file)
 
     def register_all_arguments(self, arg_parser: argparse.ArgumentParser) -> None:
         super().register_all_arguments(arg_parser)
@@ -68,6 +81,9 @@ class OptMain(xDSLOptMain):
         file, extension = super().get_input_stream()
         return file, extension if extension in self.available_frontends else "mlir"
 
+    def prepare_output(self) -> IO[str]:
+        return sys.stdout if self.args.output_file is None else self.written
+
     def setup_pipeline(self) -> None:
         if self.args.pass_pipeline is not None:
             self.args.passes = parse_pipeline_text(self.args.pass_pipeline)
@@ -85,10 +101,7 @@ class OptMain(xDSLOptMain):
         try:
             super().setup_pipeline()
         except (ValueError, ArgSpecParseError) as error:
-            known = user_error(error)
-            raise known or UserError(
-                "pipeline", sentence(str(error)), remedy="irc passes lists the passes"
-            ) from error
+            raise pipeline_error(error) from error
 
     def _form(self) -> TextForm:
         """How to print: MLIR's flags, or xDSL's names of them."""
@@ -123,6 +136,8 @@ class OptMain(xDSLOptMain):
         try:
             if not (self.args.verify_diagnostics and self._run_expecting()):
                 super().run()
+            if self.args.output_file is not None:
+                write_atomically(self.args.output_file, self.written.getvalue().encode())
         finally:
             for instrument in self.instruments:
                 instrument.finish()
@@ -147,8 +162,6 @@ class OptMain(xDSLOptMain):
             output.write("// -----\n" if i else "")
             output.write("" if module is None else self.output_resulting_program(module))
             line += piece.count("\n")
-        if output is not sys.stdout:
-            output.close()
         if wrong:
             error = UserError("diagnostics", wrong[0], where=self.get_input_name())
             for text in wrong[1:]:

@@ -9,19 +9,19 @@ one before: what bounds the program, and what its busiest queue waits for while 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, duration, quiet_libraries, size, table, too_large
+from npuc.tools.paths import existing, writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc profile`."""
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    parser.add_argument("artifact", metavar="ARTIFACT", type=existing)
     parser.add_argument("--program", metavar="NAME", help="this program only, e.g. decode_1x256")
     parser.add_argument("--why", action="store_true", help="what bounds each program, and where it idles")
-    parser.add_argument("--trace", metavar="FILE.json", type=Path, help="write the program's timeline")
+    parser.add_argument("--trace", metavar="FILE.json", type=writable, help="write the program's timeline")
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, UsageError, duration, progress_bar
+from npuc.tools.paths import existing, writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ KINDS = ("failure", "values", "hazard")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc reduce`."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="IR, or a reproducer")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="default: FILE.reduced.mlir")
+    parser.add_argument("file", metavar="FILE", type=existing, help="IR, or a reproducer")
+    parser.add_argument("-o", "--output", metavar="OUT", type=writable, help="default: FILE.reduced.mlir")
     parser.add_argument("-p", "--passes", metavar="PIPELINE", help="what goes wrong; as in irc opt")
     parser.add_argument("--expect", choices=KINDS, help="what to keep; default: what goes wrong first")
     parser.add_argument("--test", metavar="COMMAND", help="given a file, exits 0 if it is interesting")
@@ -81,14 +81,12 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 def _input(file: Path, passes: str | None) -> tuple[ModuleOp, str]:
     """The module of a file, and the pipeline: the one given, or the one that the file holds."""
+    from npuc.ir.files import read_text
     from npuc.passes.compile import parse_ir
     from npuc.passes.instrumentation import parse_pipeline_text
     from npuc.passes.reproducer import split_reproducer
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("cannot-read", f"cannot be read: {error}", where=str(file)) from error
+    text = read_text(file)
     if "mlir_reproducer" not in text:
         return parse_ir(file), passes or ""
     ir, own = split_reproducer(text, str(file))
@@ -102,11 +100,13 @@ def _criterion(
     arguments: argparse.Namespace, module: ModuleOp, pipeline: str
 ) -> tuple[str, Callable[[ModuleOp], bool]]:
     from npuc.backends.registry import target_names
+    from npuc.passes.pipeline import passes_of
     from npuc.passes.reduction.criteria import Script, find_criterion
     from npuc.passes.target_option import machine_of
 
     if arguments.test is not None:
         return "test", Script(arguments.test)
+    passes_of(pipeline)  # before what it says of them could be taken for the failure to keep
     named = re.search(r'target="([^"]+)"', pipeline)
     target = arguments.target or (named[1] if named else target_names()[0])
     return find_criterion(module, pipeline, machine_of(target), arguments.expect)

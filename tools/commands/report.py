@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npuc.ir.errors import UserError
+from npuc.ir.files import write_atomically
 from npuc.tools.command import Outcome, progress_bar, quiet_libraries, size
+from npuc.tools.paths import existing, writable
 
 if TYPE_CHECKING:
     from npuc.runtime.artifact import Artifact
@@ -23,8 +23,8 @@ FORMATS = {"html": ".report.html", "model-explorer": ".graph.json", "chrome-trac
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc report`."""
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
-    parser.add_argument("-o", "--output", type=Path, help="default: ARTIFACT.report.html beside it")
+    parser.add_argument("artifact", metavar="ARTIFACT", type=existing)
+    parser.add_argument("-o", "--output", type=writable, help="default: ARTIFACT.report.html beside it")
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -50,10 +50,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     with progress_bar(not arguments.json) as bar:
         bar("report", None)
         text = _text(artifact, arguments.format, arguments.against)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError("cannot-write", f"cannot be written: {error.strerror}", where=str(output)) from error
+    write_atomically(output, text.encode())
     written = output.stat().st_size
     data = {"file": str(output), "format": arguments.format, "bytes": written}
     return Outcome(data, f"{output}: {size(written)}")

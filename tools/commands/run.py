@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, duration
+from npuc.tools.paths import existing, writable
 
 if TYPE_CHECKING:
     from npuc.runtime.llm import LLM, GenerationOutput, StreamPiece
@@ -28,7 +29,7 @@ def _token_ids(text: str) -> list[int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc run`; sampling flags are named as in transformers' GenerationConfig."""
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    parser.add_argument("artifact", metavar="ARTIFACT", type=existing)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", action="append", help="text to continue; may be given several times")
     prompt.add_argument(
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
     parser.add_argument(
         "--return-logits",
-        type=Path,
+        type=writable,
         metavar="FILE",
         help="write the logits tokens were chosen from: safetensors, logits.I [tokens, V] of prompt I",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from npuc.ir.errors import UserError
 from npuc.tools.command import Outcome, duration, progress_bar, table
+from npuc.tools.paths import existing
 
 if TYPE_CHECKING:
     from npuc.runtime.device import SimulatorDevice
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc sim`."""
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    parser.add_argument("artifact", metavar="ARTIFACT", type=existing)
     parser.add_argument("--program", metavar="NAME", help="this program only, e.g. decode_1x256")
     parser.add_argument(
         "--elf",
         metavar="FILE",
-        type=Path,
+        type=existing,
         help="run this file, from irc asm --like, as --program NAME",
     )
     parser.add_argument("--entry", choices=("last", "all"), default="last", help="logits of which rows")

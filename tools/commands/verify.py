@@ -7,10 +7,10 @@ Every program is run. With --text the perplexity of both on that text is measure
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from npuc.tools.command import Outcome, progress_bar, quiet_libraries, table
+from npuc.tools.paths import existing
 
 # The largest logit error, as a share of the largest reference logit. Two correct bf16 computations differ by
 # a few roundings of 2⁻⁸ each; fp32 ones by the order of their sums.
@@ -41,11 +41,11 @@ def limits_of(found: dict[str, Any], asked: float | None) -> Limits:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `irc verify`."""
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path)
+    parser.add_argument("artifact", metavar="ARTIFACT", type=existing)
     parser.add_argument(
         "--against", metavar="MODEL", required=True, help="the checkpoint: directory or hub id"
     )
-    parser.add_argument("--text", type=Path, metavar="FILE", help="measure the perplexity of this text")
+    parser.add_argument("--text", type=existing, metavar="FILE", help="measure the perplexity of this text")
     parser.add_argument("--documents", type=int, metavar="N", help="use the first N documents of the text")
     parser.add_argument(
         "--quality",

@@ -137,12 +137,12 @@ def test_what_the_ir_has_settled_is_not_asked_for_again(
         (["compile", "/nonesuch/model", "-t", "rngd", "-o", "OUT"], 1, "no such directory"),
         (["inspect", "/nonesuch"], 1, "no such file or directory"),
         (["inspect", "MODEL/config.json"], 1, "neither artifact nor checkpoint"),
-        (["objdump", "/nonesuch.elf"], 1, "cannot read it: No such file or directory"),
+        (["objdump", "/nonesuch.elf"], 1, "no such file or directory"),
         (["objdump", "MODEL"], 1, "there is no artifact: artifact.json is missing"),
         (
             ["asm", "MODEL/model.safetensors", "-t", "rngd", "-o", "OUT"],
             1,
-            "not UTF-8 text: invalid start byte",
+            "is not UTF-8 text: byte 0xc0 in line 1",
         ),
     ],
 )
