@@ -1,10 +1,11 @@
-"""Canonical forms of `graph` operations: shape operations that do nothing or compose, neutral constants."""
+"""Canonical forms of `graph` operations: what does nothing goes, shape operations compose, rows are few."""
 
 from __future__ import annotations
 
 from math import prod
 
 from npuc.ir.graph_elementwise import BINARY, BinaryOp, CastOp
+from npuc.ir.graph_model import LayerNormOp, RmsNormOp, SelectRowsOp
 from npuc.ir.graph_shape import BroadcastOp, ConcatOp, ConstantOp, PadOp, ReshapeOp, SliceOp, TransposeOp
 from npuc.ir.graph_types import DimsAttr, element_of, ints, shape_of
 from xdsl.dialects.builtin import (
@@ -21,6 +22,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
+from xdsl.rewriter import Rewriter
 
 # Conversions that keep every value: whatever follows them may start from the narrow type.
 EXACT: dict[Attribute, tuple[Attribute, ...]] = {
@@ -137,6 +139,27 @@ def _is_constant(value: SSAValue, wanted: float) -> bool:
     return found == wanted
 
 
+class SelectRowsOfNorm(RewritePattern):
+    """select_rows(norm(x)) → norm(select_rows(x)): rows that nobody wants are not normalized."""
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: SelectRowsOp, rewriter: PatternRewriter, /) -> None:
+        norm = op.input.owner
+        if not isinstance(norm, RmsNormOp | LayerNormOp) or not op.input.has_one_use():
+            return
+        if not _unplaced(op.result):
+            return
+        selected = SelectRowsOp.create(
+            operands=[norm.input], result_types=op.result_types, attributes=op.attributes
+        )
+        selected.location, selected.result.name_hint = op.location, op.result.name_hint
+        moved = norm.clone({norm.input: selected.result})
+        moved.results[0].name_hint = norm.results[0].name_hint
+        Rewriter.replace_value_with_new_type(moved.results[0], op.result.type)
+        rewriter.replace(op, [selected, moved])
+        rewriter.erase(norm)
+
+
 PATTERNS: dict[str, tuple[RewritePattern, ...]] = {
     CastOp.name: (DropIdentity(), CastOfCast()),
     ReshapeOp.name: (DropIdentity(), ReshapeOfReshape()),
@@ -145,5 +168,6 @@ PATTERNS: dict[str, tuple[RewritePattern, ...]] = {
     SliceOp.name: (DropIdentity(),),
     PadOp.name: (DropIdentity(),),
     ConcatOp.name: (DropIdentity(),),
+    SelectRowsOp.name: (SelectRowsOfNorm(),),
     **{f"graph.{mnemonic}": (DropNeutral(),) for mnemonic in NEUTRAL},
 }

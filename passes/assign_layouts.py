@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.placing import Assigner, H, Placement, with_placement
 from npuc.passes.roles import BODY, HEADS, is_head
-from npuc.passes.spread_placing import SpreadAssigner
+from npuc.passes.spread_placing import SpreadAssigner, SpreadHeadAssigner
 from npuc.passes.spread_rows import SPREAD
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
@@ -34,12 +34,13 @@ class AssignLayoutsPass(ModulePass):
             if not isinstance(bucket, ModuleOp):
                 continue
             functions = [f for f in bucket.body.block.ops if isinstance(f, FuncOp)]
-            assigner = SpreadAssigner if SPREAD in bucket.attributes else Assigner
+            spread = SPREAD in bucket.attributes
+            body, head = (SpreadAssigner, SpreadHeadAssigner) if spread else (Assigner, Assigner)
             placed: dict[str, list[Placement]] = {}
             for function in sorted(functions, key=lambda f: f.sym_name.data == BODY):
                 if function.sym_name.data in HEADS:
                     continue
-                chosen = Assigner if is_head(function) else assigner
+                chosen = head if is_head(function) else body
                 placed[function.sym_name.data] = chosen(geometry, placed).run(function)
             for function in functions:
                 if function.sym_name.data in HEADS:

@@ -20,6 +20,22 @@ def along(dim: int) -> SpreadAttr:
     return SpreadAttr(IntAttr(dim))
 
 
+class SpreadHeadAssigner(Assigner):
+    """Placements of a head whose hidden states have spread rows: the rows it wants are cut, as in other heads."""
+
+    def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
+        """Hidden states lie as the body leaves them."""
+        return along(1)
+
+    def rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
+        """A row whose number the program computes is found by way of main memory."""
+        if isinstance(op, graph.SelectRowsOp) and graph.static_shape(op.input) != graph.static_shape(
+            op.result
+        ):
+            return [H], [self.cut(op.result)]
+        return super().rule(op, function)
+
+
 class SpreadAssigner(Assigner):
     """Placements of one function of a bucket whose rows are spread over the slices.
 
@@ -78,8 +94,7 @@ class SpreadAssigner(Assigner):
             case dist.AllReduceOp():
                 return [self.cut(op.input)], results
             case ReturnOp():
-                cut = function.sym_name.data == BODY
-                return [self.sliced(v) if cut else along(1) for v in op.operands], []
+                return [along(1) for _ in op.operands], []
             case _:
                 return self._rowwise(op, results)
 

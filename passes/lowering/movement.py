@@ -117,11 +117,11 @@ def lower_constant(low: FunctionLowering, op: graph.ConstantOp) -> None:
 
 def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
     """Between main memory, replicated and sliced."""
-    if low.on_host(op.result):
-        _store_indices(low, op)
-        return
     if is_spread(op.input) or is_spread(op.result):
         spread.lower_relayout(low, op)
+        return
+    if low.on_host(op.result):
+        _store_indices(low, op)
         return
     view = low.view(op.input)
     target = low.fresh(op.result)
@@ -291,8 +291,12 @@ def lower_select_rows(low: FunctionLowering, op: graph.SelectRowsOp) -> None:
     last = runtime(low, "last", row)
     source = view.moved(0, ((row, view.strides[0]), (last, view.strides[1])))
     result = target.moved(0, ((row, target.strides[0]),))
-    walks = {"src": Walk(source, (0, 1), (1, 0)), "dst": Walk(result, (0, 1), (1, 0))}
-    low.emit.emit_copy(Nest((slices, chunk), walks))
+    if low.on_host(op.input):
+        one_row = (replace(v, shape=v.shape[-1:], strides=v.strides[-1:]) for v in (source, result))
+        spread.load_cut(low, *one_row)
+    else:
+        walks = {"src": Walk(source, (0, 1), (1, 0)), "dst": Walk(result, (0, 1), (1, 0))}
+        low.emit.emit_copy(Nest((slices, chunk), walks))
     low.emit.block = outer
     low.define(op.result, target)
 

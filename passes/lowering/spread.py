@@ -22,8 +22,12 @@ def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
         low.define(op.result, _load(low, op, view))
     elif isinstance(source, SlicedAttr) and isinstance(target, SpreadAttr):
         low.define(op.result, _from_cut(low, op, view))
+    elif isinstance(source, SpreadAttr) and isinstance(target, HostAttr):
+        low.define(op.result, _to_main(low, op, view))
     elif isinstance(source, SpreadAttr) and isinstance(target, SlicedAttr):
-        low.define(op.result, _to_cut(low, op, view))
+        cut = low.fresh(op.result)
+        load_cut(low, _to_main(low, op, view), cut)
+        low.define(op.result, cut)
     else:
         raise PassFailedException(f"lower-to-tile: no way from {op.input.type} to {op.result.type}")
 
@@ -117,25 +121,28 @@ def _from_cut(low: FunctionLowering, op: graph.RelayoutOp, view: View) -> View:
     return target
 
 
-def _to_cut(low: FunctionLowering, op: graph.RelayoutOp, view: View) -> View:
-    """S → L by way of main memory, row after row."""
-    slices, dim, target = low.emit.geometry.slices, dim_of(op.input), low.fresh(op.result)
-    shape = graph.static_shape(op.input)
-    stored = scratch(low, shape, view)
+def _to_main(low: FunctionLowering, op: graph.RelayoutOp, view: View) -> View:
+    """S → H, row after row."""
+    dim, stored = dim_of(op.input), scratch(low, graph.static_shape(op.input), view)
     size, mine, theirs, along = rows_nest(low, view, stored, dim)
     low.emit.emit_copy(Nest(size, {"src": Walk(view, mine, along), "dst": Walk(stored, theirs)}))
-    chunk, zeros = target.chunk, (0,) * len(shape[:-1])
+    return stored
+
+
+def load_cut(low: FunctionLowering, source: View, target: View) -> None:
+    """Loads a tensor from main memory, each slice its chunk of the last dimension."""
+    slices, chunk, shape = low.emit.geometry.slices, target.chunk, source.shape
+    zeros = (0,) * len(shape[:-1])
     if shape[-1] < slices * chunk:
         low.emit.fill(target, 0.0)
     for first, count, width in _chunks(shape[-1], chunk):
         walks = {
-            "src": Walk(stored.moved(first * chunk), (*stored.strides[:-1], chunk, 1)),
+            "src": Walk(source.moved(first * chunk), (*source.strides[:-1], chunk, 1)),
             "dst": Walk(target, (*target.strides[:-1], 0, 1), (*zeros, 1, 0)),
         }
         if first:
             walks["dst"] = on_slice(walks["dst"], first)
         low.emit.emit_copy(Nest((*shape[:-1], count, width), walks))
-    return target
 
 
 def _chunks(size: int, chunk: int) -> list[tuple[int, int, int]]:

@@ -77,4 +77,15 @@ builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "pr
     %y = graph.relayout %z : !L
     func.return %y : !L
   }
+
+  // The row that a program wants is found in main memory.
+  // CHECK: func.func private @head_last
+  // CHECK: tile.copy [64, 2, 256] src(%h strides [0, 256, 1] slices [1, 0, 0]) dst(%[[ROWS:.*]] strides [256, 16384, 1])
+  // CHECK: %last = tile.runtime "last"[%row]
+  // CHECK-NEXT: tile.copy [64, 4] src(%[[ROWS]] + 32768 * %row + 256 * %last strides [4, 1]) dst(%y + 4 * %row strides [0, 1] slices [1, 0])
+  func.func private @head_last(%h : !S) -> tensor<1x1x256xf32, #tile.sliced<4>> {
+    %r = graph.relayout %h : tensor<1x128x256xf32, #tile.host>
+    %y = graph.select_rows %r : tensor<1x1x256xf32, #tile.sliced<4>>
+    func.return %y : tensor<1x1x256xf32, #tile.sliced<4>>
+  }
 }

@@ -97,3 +97,17 @@ func.func @once(%k : tensor<1x1x2x4xf32>) -> tensor<1x1x2x4xf32> {
   // CSE-NEXT: func.return %a
   func.return %b : tensor<1x1x2x4xf32>
 }
+
+// Rows are selected before a norm, if nothing else takes its result.
+// CHECK: func.func @select(%x: tensor<1x4x8xf32>, %w: tensor<8xf32>)
+func.func @select(%x : tensor<1x4x8xf32>, %w : tensor<8xf32>) -> (tensor<1x1x8xf32>, tensor<1x1x8xf32>, tensor<1x4x8xf32>) {
+  // CHECK-NEXT: %z = graph.rms_norm %x, %w eps 1.0e-05 : tensor<1x4x8xf32> {module = "norm"}
+  // CHECK-NEXT: %a = graph.select_rows %x : tensor<1x1x8xf32> {module = "head"}
+  // CHECK-NEXT: %y = graph.rms_norm %a, %w eps 1.0e-06 : tensor<1x1x8xf32> {module = "norm"}
+  // CHECK-NEXT: %b = graph.select_rows %z
+  %y = graph.rms_norm %x, %w eps 1.0e-06 : tensor<1x4x8xf32> {module = "norm"}
+  %z = graph.rms_norm %x, %w eps 1.0e-05 : tensor<1x4x8xf32> {module = "norm"}
+  %a = graph.select_rows %y : tensor<1x1x8xf32> {module = "head"}
+  %b = graph.select_rows %z : tensor<1x1x8xf32> {module = "head"}
+  func.return %a, %b, %z : tensor<1x1x8xf32>, tensor<1x1x8xf32>, tensor<1x4x8xf32>
+}
