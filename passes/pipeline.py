@@ -39,7 +39,8 @@ def phase_pipelines(
         # Norms, rotary embedding and gated products become single ops while their data flow is plain.
         # Then what attention does per token is gathered, to be run a few tokens at a time. In canonical form
         # the norm before the head sees the rows alone whose logits are wanted.
-        "optimize": "fold-constants,hoist-repeats,raise-rms-norm,raise-rope,raise-gated,outline-rows,canonicalize",
+        "optimize": "fold-constants,hoist-repeats,raise-rms-norm,raise-rope,raise-gated,"
+        "outline-rows,canonicalize",
         # Checkpoints may be quantized already; a compile rounds what it was asked to, once raising is done.
         "quantize": "" if quantize is None else quantize.text,
         # Quantized types become what is stored and multiplied, which the machine's types decide, once for all

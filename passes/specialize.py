@@ -19,6 +19,7 @@ from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
+from xdsl.transforms.dead_code_elimination import region_dce
 from xdsl.utils.exceptions import PassFailedException
 
 
@@ -144,6 +145,7 @@ def _split_at_head(main: FuncOp) -> list[Operation]:
         op.detach()
         op.erase()
     block.add_op(ReturnOp(hidden))
+    region_dce(main.body)
     main.properties["sym_name"] = StringAttr(BODY)
     main.properties["sym_visibility"] = StringAttr("private")
     main.update_function_type()
@@ -194,12 +196,13 @@ def _head(
 
 
 def _clone_pure(value: SSAValue, block: Block, mapping: dict[SSAValue, SSAValue]) -> bool:
-    """Copies a weight reference or constant from before the marker into the head."""
+    """Copies from before the marker into the head what is made of weight references and constants alone."""
     owner = value.owner
-    if not isinstance(owner, graph.ParamOp | graph.ConstantOp):
+    if not isinstance(owner, graph.ParamOp | graph.ConstantOp | graph.SliceOp | graph.ReshapeOp):
         return False
-    clone = owner.clone(mapping)
-    block.add_op(clone)
+    if not all(v in mapping or _clone_pure(v, block, mapping) for v in owner.operands):
+        return False
+    block.add_op(owner.clone(mapping))
     return True
 
 

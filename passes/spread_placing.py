@@ -21,7 +21,7 @@ def along(dim: int) -> SpreadAttr:
 
 
 class SpreadHeadAssigner(Assigner):
-    """Placements of a head whose hidden states have spread rows: the rows it wants are cut, as in other heads."""
+    """Placements of a head whose hidden states have spread rows; those it wants are cut, as in any head."""
 
     def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
         """Hidden states lie as the body leaves them."""

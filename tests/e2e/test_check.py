@@ -67,7 +67,7 @@ def test_tiles_of_rows_keep_the_values(
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert all(step["max_rel_error"] < 1e-5 for step in checks)
     (dump,) = dumps.glob("*layout*")
-    assert dump.read_text().count("graph.rows(") == 5  # keys, queries, end of layer, last norm, logits
+    assert dump.read_text().count("graph.rows(") == 4  # keys, queries, end of layer, head
 
 
 def test_phases(demo_model: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -9,6 +9,8 @@
 // CHECK: builtin.module attributes {npuc.buckets = "prefill_2x8,extend_1x4x16"}
 // CHECK-NEXT: graph.weight @embed
 graph.weight @embed : tensor<12x8xf32> sources [{file = "a"}]
+// CHECK-NEXT: graph.weight @norms
+graph.weight @norms : tensor<2x8xf32> sources [{file = "a"}]
 // CHECK-NEXT: builtin.module @prefill_2x8 attributes {npuc.bucket = {kind = "prefill", batch = 2 : i64, new_tokens = 8 : i64, length = 8 : i64}}
 
 // Layer kinds are copied with static sizes.
@@ -29,22 +31,36 @@ func.func @main(%tokens : !tokens) -> !logits {
   %x = graph.embedding %table, %tokens : !hidden {module = "embed"}
   // CHECK-NEXT: %next = graph.iota dim 0 : tensor<9xi32>
   %next = graph.iota dim 0 : !next
-  // CHECK-NEXT: %y = graph.layers @layer [0] %x : tensor<2x8x8xf32>
-  %y = graph.layers @layer [0] %x : !hidden
+  // CHECK-NEXT: %top = graph.reduce max %next dims [0] keepdims : tensor<1xi32>
+  // CHECK-NEXT: %scale = graph.cast %top : tensor<1xf32>
+  // CHECK-NEXT: %s = graph.mul %x, %scale : tensor<2x8x8xf32>
+  %top = graph.reduce max %next dims [0] keepdims : tensor<1xi32>
+  %scale = graph.cast %top : tensor<1xf32>
+  %s = graph.mul %x, %scale : !hidden
+  // CHECK-NEXT: %y = graph.layers @layer [0] %s : tensor<2x8x8xf32>
   // CHECK-NEXT: func.return %y
+  %y = graph.layers @layer [0] %s : !hidden
+  %norms = graph.param @norms : tensor<2x8xf32>
+  %row = graph.slice %norms [1:2, :] : tensor<1x8xf32>
+  %norm = graph.reshape %row : tensor<8xf32>
   %z = graph.select_rows %y : !hidden
-  %l = graph.linear %z, %table : !logits {module = "head"}
+  %n = graph.rms_norm %z, %norm eps 1.0e-05 : !hidden
+  %l = graph.linear %n, %table : !logits {module = "head"}
   func.return %l : !logits
 }
 
-// What follows is the head: once for all rows, once for one row each, with weights of its own.
+// What follows is the head: once for all rows, once for one row each, with weights of its own, parts of them too.
 // CHECK: func.func private @head_all(%hidden: tensor<2x8x8xf32>) -> tensor<2x8x12xf32>
 // CHECK-NEXT: %z = graph.select_rows %hidden : tensor<2x8x8xf32>
+// CHECK-NEXT: %norms = graph.param @norms
+// CHECK-NEXT: %row = graph.slice %norms [1:2, :]
+// CHECK-NEXT: %norm = graph.reshape %row
+// CHECK-NEXT: %n = graph.rms_norm %z, %norm
 // CHECK-NEXT: %table = graph.param @embed
-// CHECK-NEXT: %l = graph.linear %z, %table : tensor<2x8x12xf32> {module = "head"}
+// CHECK-NEXT: %l = graph.linear %n, %table : tensor<2x8x12xf32> {module = "head"}
 // CHECK: func.func private @head_last(%hidden: tensor<2x8x8xf32>) -> tensor<2x1x12xf32>
 // CHECK-NEXT: %z = graph.select_rows %hidden : tensor<2x1x8xf32>
-// CHECK: %l = graph.linear %z, %table : tensor<2x1x12xf32>
+// CHECK: %l = graph.linear %n, %table : tensor<2x1x12xf32>
 
 // Entries call body and head.
 // CHECK: func.func @all(%tokens: tensor<2x8xi32>) -> tensor<2x8x12xf32>
