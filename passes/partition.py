@@ -60,11 +60,12 @@ def check_ranks(machine: Machine, ranks: int) -> None:
     if ranks == 1:
         return
     cores, chips = machine.cores_per_chip, machine.chips
-    counts = [*range(1, cores + 1), *(cores * n for n in range(2, chips + 1))]
-    whole = f" or all of {' or '.join(map(str, range(2, chips + 1)))} chips" if chips > 1 else ""
-    reason, remedy = "", f"use at most {cores}{whole}"
-    if ranks not in counts:
+    whole = [cores * n for n in range(2, chips + 1)]
+    reason, remedy = "", f"{machine.name} runs programs on one core only"
+    if not 1 <= ranks <= cores and ranks not in whole:
         reason = f"{ranks} ranks are asked for, a chip of {machine.name} has {cores} cores"
+        *first, last = [f"1 to {cores}", *map(str, whole)]
+        remedy = f"use {', '.join(first)} or {last}" if first else f"use {last}"
     elif machine.main.level != "chip":
         reason = f"the cores of {machine.name} share no memory"
     elif all("meet" not in c.fields for c in machine.commands.values() if c.kind == "copy"):
