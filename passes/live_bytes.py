@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from npuc.ir import graph
+from npuc.passes.algorithms.geometry import Geometry
 from xdsl.ir import Block, Operation, SSAValue
 
 Size = Callable[[SSAValue], int]
 VIEWS = (graph.ReshapeOp, graph.TransposeOp, graph.BroadcastOp, graph.SliceOp, graph.SelectRowsOp)
 """Operations whose result lies where their operand does."""
+SHARE = 0.7
+"""Of the local memory, for tensors; the rest is for weights on their way."""
+
+
+def room(geometry: Geometry) -> int:
+    """How many bytes of a slice's local memory tensors may take."""
+    return int(SHARE * geometry.local_bytes)
 
 
 def overwrites(op: Operation) -> bool:

@@ -8,7 +8,7 @@ from math import prod
 
 from npuc.ir import dist, graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
-from npuc.passes.live_bytes import live_bytes
+from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.pack_weights import storage_bits
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import is_head, is_layer
@@ -33,8 +33,6 @@ TOKENWISE = (
     dist.AllReduceOp,
     dist.AllGatherOp,
 )
-SHARE = 0.7
-"""Of the local memory, for tensors; the rest is for weights on their way."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class SplitRowsPass(ModulePass):
 
 def _split(function: FuncOp, geometry: Geometry) -> None:
     block = function.body.block
-    budget = int(SHARE * geometry.local_bytes)
+    budget = room(geometry)
 
     def size(value: SSAValue) -> int:
         return _slice_bytes(value, geometry)

@@ -7,7 +7,7 @@ from math import prod
 
 from npuc.ir import dist, graph, tile
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
-from npuc.passes.live_bytes import live_bytes
+from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.pack_weights import storage_bits
 from npuc.passes.roles import HEADS, is_head
 from npuc.passes.row_dims import Mixed, RowDims, row_dims
@@ -22,8 +22,6 @@ from xdsl.rewriter import Rewriter
 
 SPREAD = "npuc.spread"
 """Attribute of a bucket whose rows are spread over the slices."""
-SHARE = 0.7
-"""Of the local memory, for tensors; the rest is for weights on their way."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _fits_in_memory(function: FuncOp, dims: RowDims, sizes: tuple[int, int], geo
     for op, alive in live.items():
         if isinstance(op, graph.RowsOp):
             worst = max(worst, alive + max(beside(inner) for inner in op.body.block.ops))
-    return worst <= SHARE * geometry.local_bytes
+    return worst <= room(geometry)
 
 
 def _widen(dims: RowDims, rows: int) -> None:

@@ -51,7 +51,7 @@ def test_tiles_of_rows_keep_the_values(
     demo_model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine with little memory: the ends of the layers and the logits, one row at a time."""
-    monkeypatch.setattr("npuc.passes.split_rows.SHARE", 0.0)
+    monkeypatch.setattr("npuc.passes.live_bytes.SHARE", 0.0)
     dumps = tmp_path / "dumps"
     flags = [
         "-t",
