@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.placing import Assigner, H, Placement, with_placement
 from npuc.passes.roles import BODY, HEADS, is_head
+from npuc.passes.specialized import buckets_of
 from npuc.passes.spread_placing import SpreadAssigner, SpreadHeadAssigner
 from npuc.passes.spread_rows import SPREAD
 from npuc.passes.target_option import machine_of
@@ -30,9 +31,7 @@ class AssignLayoutsPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         geometry = geometry_of(machine_of(self.target))
-        for bucket in op.body.block.ops:
-            if not isinstance(bucket, ModuleOp):
-                continue
+        for bucket in buckets_of(op):
             functions = [f for f in bucket.body.block.ops if isinstance(f, FuncOp)]
             spread = SPREAD in bucket.attributes
             body, head = (SpreadAssigner, SpreadHeadAssigner) if spread else (Assigner, Assigner)

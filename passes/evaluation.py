@@ -28,6 +28,7 @@ from npuc.passes.buckets import Bucket
 from npuc.passes.checking import place_values
 from npuc.passes.pad_shards import DEALT_ATTRIBUTE
 from npuc.passes.partition import ranks_of
+from npuc.passes.specialized import buckets_of
 from npuc.passes.target_option import machine_of
 from torch import Tensor
 from xdsl.dialects.builtin import MemRefType, ModuleOp
@@ -160,7 +161,7 @@ class Evaluator:
             watch: told each operation, in order.
             entries: which to run, where the module has several.
         """
-        nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
+        nested = buckets_of(module)
         program = next((m for m in nested if symbol(m) == call.bucket.name), None)
         if program is not None and any(op.name.startswith("tile.") for op in program.walk()):
             return self._tile(module, program, call, watch, entries)

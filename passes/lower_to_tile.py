@@ -24,9 +24,10 @@ from npuc.passes.partition import ranks_of
 from npuc.passes.placing import placement_of
 from npuc.passes.programs import buffer_bytes
 from npuc.passes.roles import BODY, is_layer
+from npuc.passes.specialized import buckets_of, sizes_of
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import DictionaryAttr, FunctionType, IndexType, MemRefType, ModuleOp, TensorType
+from xdsl.dialects.builtin import FunctionType, IndexType, MemRefType, ModuleOp, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -82,9 +83,8 @@ class LowerToTilePass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
         context = _Context(op, machine, geometry_of(machine), vector_units(machine))
-        for bucket in op.body.block.ops:
-            if isinstance(bucket, ModuleOp):
-                context.lower_bucket(bucket)
+        for bucket in buckets_of(op):
+            context.lower_bucket(bucket)
 
 
 @dataclass
@@ -96,9 +96,7 @@ class _Context:
 
     def lower_bucket(self, bucket: ModuleOp) -> None:
         """Replaces each function of the bucket by its lowering."""
-        sizes = bucket.attributes["npuc.bucket"]
-        assert isinstance(sizes, DictionaryAttr)
-        batch, length = (tile.integer(sizes.data[key]) for key in ("batch", "length"))
+        batch, _, length = sizes_of(bucket)
         for function in list(bucket.body.block.ops):
             if not isinstance(function, FuncOp):
                 continue

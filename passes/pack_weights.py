@@ -15,6 +15,7 @@ from npuc.passes.algorithms.regions import align
 from npuc.passes.command_fields import element_name
 from npuc.passes.placing import placement_of
 from npuc.passes.rewriting import take_attributes
+from npuc.passes.specialized import buckets_of
 from npuc.passes.target_option import machine_of
 from npuc.passes.tile_choice import choose_tile
 from xdsl.context import Context
@@ -52,7 +53,7 @@ class PackWeightsPass(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
         packer = _Packer(op, machine, geometry_of(machine))
-        packer.pack([bucket for bucket in op.body.block.ops if isinstance(bucket, ModuleOp)])
+        packer.pack(buckets_of(op))
         packer.place()
 
 
@@ -136,7 +137,7 @@ class _Packer:
         return name
 
     def _first_bucket(self) -> Operation:
-        return next(op for op in self.module.body.block.ops if isinstance(op, ModuleOp))
+        return buckets_of(self.module)[0]
 
     def _recipe(
         self, user: Operation, index: int, value: OpResult, symbol: str, shape: tuple[int, ...]

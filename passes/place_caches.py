@@ -10,9 +10,10 @@ from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.pack_weights import REGION_ALIGNMENT, WEIGHT_ALIGNMENT, layers_by_callee, storage_bits
 from npuc.passes.pad_shards import DEALT_ATTRIBUTE
+from npuc.passes.specialized import buckets_of, sizes_of
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, SymbolRefAttr
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, SymbolRefAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
@@ -29,7 +30,7 @@ class PlaceCachesPass(ModulePass):
         geometry = geometry_of(machine_of(self.target))
         if not buckets_of(op):
             raise PassFailedException("place-caches: the module has no buckets")
-        batches, lengths = zip(*(_sizes(bucket) for bucket in buckets_of(op)), strict=True)
+        batches, _, lengths = zip(*(sizes_of(bucket) for bucket in buckets_of(op)), strict=True)
         users = _split_by_kind(op)
         offset = 0
         for declared in list(op.body.block.ops):
@@ -43,17 +44,6 @@ class PlaceCachesPass(ModulePass):
                 declared.detach()
                 declared.erase()
         op.attributes["npuc.cache_bytes"] = IntegerAttr(offset, 64)
-
-
-def buckets_of(module: ModuleOp) -> list[ModuleOp]:
-    """The nested modules, one per bucket."""
-    return [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
-
-
-def _sizes(bucket: ModuleOp) -> tuple[int, int]:
-    sizes = bucket.attributes["npuc.bucket"]
-    assert isinstance(sizes, DictionaryAttr)
-    return tile.integer(sizes.data["batch"]), tile.integer(sizes.data["length"])
 
 
 def _split_by_kind(module: ModuleOp) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -8,6 +8,7 @@ from math import prod
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.command_fields import element_name
+from npuc.passes.specialized import buckets_of
 from xdsl.dialects.builtin import MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, SSAValue
@@ -16,7 +17,7 @@ from xdsl.utils.exceptions import PassFailedException
 
 def programs(module: ModuleOp) -> list[ModuleOp]:
     """The modules that hold a program's functions: the nested ones, or the module itself."""
-    found = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
+    found = buckets_of(module)
     return [m for m in found or [module] if any(isinstance(op, FuncOp) for op in m.body.block.ops)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from npuc.ir import graph
 from npuc.ir.graph_types import int_array
+from npuc.passes.specialized import buckets_of
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import CallOp, FuncOp
 from xdsl.ir import OpResult, SSAValue
@@ -28,9 +29,7 @@ def resize(shapes: Mapping[SSAValue, Sequence[int]]) -> None:
 
 def update_signatures(module: ModuleOp) -> None:
     """Function types, and the results of calls, after values were resized."""
-    for bucket in module.body.block.ops:
-        if not isinstance(bucket, ModuleOp):
-            continue
+    for bucket in buckets_of(module):
         functions = {f.sym_name.data: f for f in bucket.body.block.ops if isinstance(f, FuncOp)}
         calling = [f for f in functions.values() if any(isinstance(op, CallOp) for op in f.walk())]
         for function in [*(f for f in functions.values() if f not in calling), *calling]:

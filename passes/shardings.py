@@ -22,6 +22,7 @@ from typing import Any
 from npuc.ir import graph
 from npuc.passes.algorithms.ties import Ties
 from npuc.passes.roles import is_head
+from npuc.passes.specialized import buckets_of
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
@@ -265,8 +266,8 @@ RULES: dict[type[Operation], Rule] = {
 def cuts(module: ModuleOp) -> list[Cut]:
     """The classes of dimensions to cut in all static programs of a module, queries' before their keys'."""
     found = _Analysis()
-    for bucket in module.body.block.ops:
-        for function in bucket.body.block.ops if isinstance(bucket, ModuleOp) else ():
+    for bucket in buckets_of(module):
+        for function in bucket.body.block.ops:
             if isinstance(function, FuncOp) and not any(isinstance(op, CallOp) for op in function.walk()):
                 found.block_all(function.body.block.args, "it is carried from layer to layer")
                 for op in list(function.walk())[1:]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from npuc.ir import dist, graph, tile
+from npuc.ir import dist, graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.pack_weights import storage_bits
 from npuc.passes.roles import HEADS, is_head
 from npuc.passes.row_dims import Mixed, RowDims, row_dims
 from npuc.passes.specialize import BUFFERS
+from npuc.passes.specialized import buckets_of, sizes_of
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, TensorType, UnitAttr
+from xdsl.dialects.builtin import ModuleOp, TensorType, UnitAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
@@ -37,20 +38,11 @@ class SpreadRowsPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         geometry = geometry_of(machine_of(self.target))
-        for bucket in op.body.block.ops:
-            if not isinstance(bucket, ModuleOp):
-                continue
+        for bucket in buckets_of(op):
             dims = _spreadable(bucket, geometry)
             if dims is not None:
                 bucket.attributes[SPREAD] = UnitAttr()
-                _widen(dims, _sizes(bucket)["new_tokens"])
-
-
-def _sizes(bucket: ModuleOp) -> dict[str, int]:
-    """Batch, new tokens and attention length of a bucket."""
-    sizes = bucket.attributes["npuc.bucket"]
-    assert isinstance(sizes, DictionaryAttr)
-    return {name: tile.integer(sizes.data[name]) for name in ("batch", "new_tokens", "length")}
+                _widen(dims, sizes_of(bucket).new_tokens)
 
 
 def spread_functions(bucket: ModuleOp) -> list[FuncOp]:
@@ -61,10 +53,10 @@ def spread_functions(bucket: ModuleOp) -> list[FuncOp]:
 
 def _spreadable(bucket: ModuleOp, geometry: Geometry) -> RowDims | None:
     """The row dimensions of a bucket's tensors if its rows can be spread, else None."""
-    sizes = _sizes(bucket)
-    rows, length, slices = sizes["new_tokens"], sizes["length"], geometry.slices
+    batch, rows, length = sizes_of(bucket)
+    slices = geometry.slices
     even = rows % slices == 0 and length % slices == 0
-    if slices == 1 or sizes["batch"] > 1 or not even or not geometry.registers:
+    if slices == 1 or batch > 1 or not even or not geometry.registers:
         return None
     found: RowDims = {}
     for function in spread_functions(bucket):

@@ -44,6 +44,7 @@ from npuc.passes.emit import emit_programs
 from npuc.passes.evaluation import ENTRIES, Call, Evaluator
 from npuc.passes.pipeline import context
 from npuc.passes.simulation import Chip, executed
+from npuc.passes.specialized import buckets_of
 from npuc.runtime.simulator.hazards import Hazard
 from torch import Tensor
 from xdsl.dialects.builtin import ModuleOp
@@ -195,7 +196,7 @@ class Search:
     def _lowered(self, module: ModuleOp, made: ModuleOp, call: Call, entry: str) -> WrongCommand | None:
         """The first command that does not write what the pass or copy wrote that it was made from."""
         name = call.bucket.name
-        nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
+        nested = buckets_of(module)
         program = next(m for m in nested if m.sym_name is not None and m.sym_name.data == name)
         expected = written_by(Chip(self.evaluator, module), program, call, entry)
         run = self._run(State("schedule", None, made), call, entry)

@@ -21,6 +21,7 @@ from npuc.ir.torch_types import torch_type
 from npuc.passes.checking import Figures, compare, worst
 from npuc.passes.evaluation import AnyLevel, cache_shapes, token_major
 from npuc.passes.placing import placement_of
+from npuc.passes.specialized import buckets_of
 from npuc.runtime.packing import pack
 from npuc.runtime.weight_packing import recipe_of
 from torch import Tensor
@@ -72,7 +73,7 @@ class _Interpreter(AnyLevel):
 
 def functions_of(module: ModuleOp) -> dict[str, tuple[ModuleOp, FuncOp]]:
     """Each function by the names of its program and its own, with the module it stands in."""
-    nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
+    nested = buckets_of(module)
     return {
         f"{holder.sym_name.data if holder.sym_name else ''}.{op.sym_name.data}": (holder, op)
         for holder in (module, *nested)

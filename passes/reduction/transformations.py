@@ -17,6 +17,7 @@ from npuc.passes.reduction.shrinking import (
     shrink,
     symbolic_types,
 )
+from npuc.passes.specialized import buckets_of
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -50,7 +51,7 @@ class Transformation:
 
 
 def _parts(module: ModuleOp) -> list[Operation]:
-    nested = [op for op in module.body.block.ops if isinstance(op, ModuleOp)]
+    nested = buckets_of(module)
     return [*nested, *functions(module)]
 
 
