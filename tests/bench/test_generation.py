@@ -8,7 +8,7 @@ other processes disturb least; `extra_info` holds the smallest CPU time, which t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from npuc.passes.compile import compile as compile_to
 from npuc.runtime.llm import LLM
 from npuc.runtime.sampling import SamplingParams
 from npuc.tools.random_checkpoint import write_random_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOKENS = 32
 PROMPT = [1, 5, 9, 11]
@@ -58,14 +60,6 @@ class Case:
         options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, "pad_token_id": 0}
         found = self.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
         return found[0, len(PROMPT) :].tolist()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["stories3M-f32", "llama100M-bf16"])

@@ -5,7 +5,6 @@ Every program is a loop of one command on 64 slices; the figure to look at is se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from npuc.backends.instruction import Instruction, Reg
 from npuc.backends.machine import load_machine
 from npuc.runtime.simulator import Simulator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RNGD = load_machine(Path(__file__).parents[2] / "backends" / "rngd" / "rngd.npu")
 S, WINDOW = RNGD.slices, RNGD.memories["dm"].window
 COMMANDS = 500
@@ -22,15 +23,6 @@ COMMANDS = 500
 
 def port(name: str, base: int | Reg, *strides: int, type: str = "f32") -> dict[str, Any]:
     return {f"{name}.base": base, f"{name}.strides": strides, f"{name}.type": type}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
-    """Small operations gain nothing from threads, and other processes make them wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def control(command: str, **fields: int) -> Instruction:

@@ -1,6 +1,7 @@
-"""Lets the tests of this folder import its helpers (tests are no package)."""
+"""Lets the tests of this folder import its helpers and the model of planted faults (tests are no package)."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "faults")]

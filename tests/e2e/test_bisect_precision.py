@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 from npuc.tools import irc
+from tiny import tiny_model
 
 SPOILT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.up_proj"]
 
@@ -17,13 +16,7 @@ SPOILT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.up_proj"]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model in which rounding spoils two layers: large weights that meet zeros make steps wide."""
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=67, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3, bos_token_id=0,
-        eos_token_id=1, pad_token_id=None, tie_word_embeddings=False,
-    )  # fmt: skip
-    model: Any = transformers.LlamaForCausalLM(config)
+    model = tiny_model()
     for layer in model.model.layers:
         layer.input_layernorm.weight.data[3] = layer.post_attention_layernorm.weight.data[3] = 0
     for path in SPOILT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from npuc.passes.inline_calls import InlineCallsPass
 from npuc.passes.raise_gated import RaiseGatedPass
 from npuc.tools import irc
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
 
 Capture = pytest.CaptureFixture[str]
 
@@ -90,18 +92,26 @@ def test_bad_input(text: str, message: str, demo_model: Path, tmp_path: Path, ca
     assert compile_(capsys, demo_model, *flags, status=1)[0]["error"]["message"] == message
 
 
-def test_a_wrong_graph_pass_is_found(
-    demo_model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[Operation], None]) -> None:
+    """Makes `raise-gated` change operations that it should leave alone."""
     right = RaiseGatedPass.apply
 
     def wrong(self: RaiseGatedPass, ctx: object, op: ModuleOp) -> None:
         right(self, ctx, op)
         for inner in op.walk():
-            if isinstance(inner, graph.GatedOp):
-                inner.operands = [inner.operands[1], inner.operands[0]]
+            change(inner)
 
     monkeypatch.setattr(RaiseGatedPass, "apply", wrong)
+
+
+def test_a_wrong_graph_pass_is_found(
+    demo_model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(op: Operation) -> None:
+        if isinstance(op, graph.GatedOp):
+            op.operands = [op.operands[1], op.operands[0]]
+
+    spoil(monkeypatch, swap)
     flags = ["--check", "--check-dir", tmp_path, "--compile-to", "optimize"]
     found, err = compile_(capsys, demo_model, *flags, status=1)
     error = found["error"]
@@ -147,15 +157,12 @@ def test_tolerance(
     demo_model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epsilon ten times too large is an error within one tolerance and beyond another."""
-    right = RaiseGatedPass.apply
 
-    def wrong(self: RaiseGatedPass, ctx: object, op: ModuleOp) -> None:
-        right(self, ctx, op)
-        for inner in op.walk():
-            if isinstance(inner, graph.RmsNormOp):
-                inner.attributes["eps"] = type(inner.eps)(10 * inner.eps.value.data, inner.eps.type)
+    def enlarge(op: Operation) -> None:
+        if isinstance(op, graph.RmsNormOp):
+            op.attributes["eps"] = type(op.eps)(10 * op.eps.value.data, op.eps.type)
 
-    monkeypatch.setattr(RaiseGatedPass, "apply", wrong)
+    spoil(monkeypatch, enlarge)
     flags = ["--check", "--check-dir", tmp_path, "--compile-to", "optimize"]
     step = compile_(capsys, demo_model, *flags, "--check-tolerance", "1")[0]["checks"][-3]
     assert step["name"] == "raise-gated"

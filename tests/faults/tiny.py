@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 
 def tiny_llama(folder: Path) -> Path:
-    """A Llama with random weights."""
+    """A Llama with random weights, as a checkpoint."""
+    tiny_model().save_pretrained(folder)
+    return folder
+
+
+def tiny_model() -> Any:
+    """The same in transformers."""
     import transformers
 
     torch.manual_seed(0)
@@ -17,5 +24,4 @@ def tiny_llama(folder: Path) -> Path:
         num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3, bos_token_id=0,
         eos_token_id=1, pad_token_id=None, tie_word_embeddings=False,
     )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return transformers.LlamaForCausalLM(config)

@@ -7,7 +7,8 @@ must have no hazards. A pass may refuse a module in one line (`Refused`); all el
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -193,7 +194,7 @@ def check_compile(module: ModuleOp, how: Compile) -> None:
         check_text(module, "import", generic=generic)
     watch = EachPass(how.evaluator(module), module)
     target = TARGETS[how.target]
-    try:
+    with judging(watch):
         lower(
             module,
             target,
@@ -202,13 +203,20 @@ def check_compile(module: ModuleOp, how: Compile) -> None:
             tensor_parallel=how.ranks,
             observer=Observer(instruments=[watch]),
         )
+    check_programs(module, target, watch)
+
+
+@contextmanager
+def judging(watch: EachPass) -> Generator[None]:
+    """Runs passes: what they raise is a fault, or a refusal."""
+    try:
+        yield
     except Fault:
         raise
     except UserError as error:
         raise judged(error, watch.running) from error
     except Exception as error:  # a pass may fail in any way, but should not
         raise Fault("crash", watch.running, str(crash(error))) from error
-    check_programs(module, target, watch)
 
 
 def judged(error: UserError, step: str) -> Fault | Refused:
@@ -251,14 +259,8 @@ def check_passes(module: ModuleOp, names: Sequence[str], evaluator: Evaluator) -
 
 
 def _run(module: ModuleOp, names: Sequence[str], watch: EachPass) -> None:
-    try:
+    with judging(watch):
         run_passes(context(), module, ",".join(names), [watch])
-    except Fault:
-        raise
-    except UserError as error:
-        raise judged(error, watch.running) from error
-    except Exception as error:  # a pass may fail in any way, but should not
-        raise Fault("crash", watch.running, str(crash(error))) from error
 
 
 class EachFunctionPass(EachPass):
