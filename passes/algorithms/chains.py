@@ -31,6 +31,16 @@ def vector_units(machine: Machine) -> VectorUnits:
     )
 
 
+_SHARED_PORTS = {
+    True: {"operand": {"operand"}, "vrf": {"vrf", "stash"}, "stash": {"vrf", "stash"}},
+    False: {"operand": {"operand", "stash"}, "vrf": {"vrf"}, "stash": {"operand", "stash"}},
+}
+"""Sources that cannot be in one pass with another: in the first one, and in those after it.
+
+The stash lies in the register file; after the first pass it is fetched again, through the operand port.
+"""
+
+
 @dataclass
 class _Part:
     """The pass being filled."""
@@ -57,10 +67,9 @@ class _Part:
         sources = [s.source for s in self.steps]
         if step.source == "imm":
             return sources.count("imm") < units.immediates
-        if step.source in ("stash", "operand"):
-            # After the first pass the stash is fetched again through the operand port.
-            rivals = {step.source} if self.first else {"stash", "operand"}
-            return not any(source in rivals for source in sources)
+        shared = _SHARED_PORTS[self.first]
+        if step.source in shared:
+            return not any(source in shared[step.source] for source in sources)
         return True
 
 

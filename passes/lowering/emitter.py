@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import gcd, inf, prod
+from typing import TypeVar
 
 from npuc.backends.machine import Machine
 from npuc.ir import tile
@@ -16,6 +17,8 @@ from npuc.passes.costs import cheapest, cycles_together, operands_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import LocationAttr, MemRefType, UnknownLoc, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
+
+T = TypeVar("T")
 
 BLOCKS = (4, 8, 16, 32, 64)
 """How much of what a reduction keeps may run inside its reduced loop."""
@@ -168,24 +171,31 @@ class Emitter:
 
     def cheapest_of(self, ways: Sequence[Callable[[], View]], ranks: int) -> View:
         """Of several ways to the same values the one whose commands, in turn, take so many ranks least."""
-        outer, tried = self.block, list[tuple[float, View, Block]]()
-        for way in ways:
-            self.block = Block()
-            found = way()
-            commands = [op for op in self.block.ops if isinstance(op, tile.PassOp | tile.CopyOp)]
-            cycles = sum(cycles_together(self.machine, op.spec, op.buffers, ranks) for op in commands)
-            tried.append((cycles, found, self.block))
-        self.block = outer
-        _, view, best = min(tried, key=lambda entry: entry[0])
-        for _, _, block in tried:
-            ops = list(block.ops)
-            for op in reversed(ops):
-                op.detach()
-                if block is not best:
-                    op.erase()
-            if block is best:
-                outer.add_ops(ops)
-        return view
+        tried = [self._aside(way) for way in ways]
+        costs = [self._cycles_of(block, ranks) for _, block in tried]
+        best = costs.index(min(costs))
+        for number, (_, block) in enumerate(tried):
+            self.block.add_ops(_detached(block, erase=number != best))
+        return tried[best][0]
+
+    def cycles(self, way: Callable[[], object], ranks: int = 1) -> float:
+        """What the commands that something emits take in turn; nothing is emitted."""
+        _, block = self._aside(way)
+        found = self._cycles_of(block, ranks)
+        _detached(block, erase=True)
+        return found
+
+    def _aside(self, way: Callable[[], T]) -> tuple[T, Block]:
+        """What something gives, and the block of what it emits."""
+        outer, self.block = self.block, Block()
+        found = way()
+        block, self.block = self.block, outer
+        return found, block
+
+    def _cycles_of(self, block: Block, ranks: int) -> float:
+        """What a block's commands take so many ranks, in turn; infinite where no command can."""
+        commands = [op for op in block.ops if isinstance(op, tile.PassOp | tile.CopyOp)]
+        return sum(cycles_together(self.machine, op.spec, op.buffers, ranks) for op in commands)
 
     def emit_copy(
         self,
@@ -274,6 +284,16 @@ class Emitter:
         """Sets every element of a view."""
         walks = {"out": Walk(target, target.strides)}
         self.emit_pass(Nest(target.shape, walks), fill=value)
+
+
+def _detached(block: Block, *, erase: bool) -> list[Operation]:
+    """The operations of a block that is given up; none where they are erased."""
+    ops = list(block.ops)
+    for op in reversed(ops):
+        op.detach()
+        if erase:
+            op.erase()
+    return [] if erase else ops
 
 
 def _splits_granules(dims: Sequence[tuple[int, int]], granule: int) -> bool:

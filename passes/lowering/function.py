@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 
 from npuc.ir import graph, tile
 from npuc.ir.tile import Step
@@ -13,7 +14,7 @@ from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from npuc.passes.pack_weights import storage_type
 from npuc.passes.placing import placement_of
-from xdsl.dialects.builtin import MemRefType, StringAttr, TensorType
+from xdsl.dialects.builtin import MemRefType, StringAttr, TensorType, bf16, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -45,6 +46,8 @@ class FunctionLowering:
         cache_symbols: the cache behind each value of keys or values.
         loaded: keys and values of a cache that the stationary memory holds during a loop over rows.
         stationary: tensors that the stationary memory holds, for all that multiply with them.
+        readers: how many operations take each parameter that lies in local memory.
+        registers: parameters that the vector registers hold in a block.
     """
 
     emit: Emitter
@@ -60,6 +63,10 @@ class FunctionLowering:
     cache_symbols: dict[SSAValue, str] = field(default_factory=dict)
     loaded: dict[str, tuple[View, View]] = field(default_factory=dict[str, tuple[View, View]])
     stationary: dict[tuple[Block, View], View] = field(default_factory=dict[tuple[Block, View], View])
+    readers: dict[SSAValue, int] = field(default_factory=dict[SSAValue, int])
+    registers: dict[tuple[Block, SSAValue], SSAValue] = field(
+        default_factory=dict[tuple[Block, SSAValue], SSAValue]
+    )
 
     def begin(self, op: Operation) -> None:
         """Notes whose operations are being emitted."""
@@ -91,9 +98,56 @@ class FunctionLowering:
         if isinstance(found, Deferred):
             with self.on_behalf_of(value):
                 target = self.fresh(value)
-                self.emit.elementwise(target.shape, found.stream, found.steps, target, found.operand)
+                self.elementwise(found.stream, found.steps, target, found.operand)
             self.values[value] = found = target
         return found
+
+    def elementwise(self, stream: View, steps: Sequence[Step], out: View, operand: View | None) -> None:
+        """out = chain(stream, operand); what is one parameter comes from the registers where that pays."""
+        emit, shape = self.emit, out.shape
+        if operand is None or prod(operand.shape) > 1 or not self.may_hold(operand):
+            emit.elementwise(shape, stream, steps, out, operand)
+            return
+        place, taken = operand, [replace(s, source="vrf") if s.source == "operand" else s for s in steps]
+        fetching = emit.cycles(lambda: emit.elementwise(shape, stream, steps, out, place))
+        rest = emit.cycles(
+            lambda: emit.elementwise(shape, stream, taken, out, vrf=self._registers_for(place))
+        )
+        if (vrf := self.held(operand, fetching - rest)) is not None:
+            emit.elementwise(shape, stream, taken, out, vrf=vrf)
+        else:
+            emit.elementwise(shape, stream, steps, out, operand)
+
+    def may_hold(self, view: View) -> bool:
+        """Whether a view is of a parameter that takes no more than a quarter of the vector registers."""
+        elements, quarter = prod(buffer_shape(view)), self.emit.geometry.register_bytes // 4
+        return view.buffer in self.readers and 4 * elements <= quarter and view.element in (f32, bf16)
+
+    def held(self, view: View, saved: float) -> View | None:
+        """A parameter in the vector registers, where steps take it without a fetch.
+
+        It is brought there whole, once in a block, and its readers share what that costs. None where one
+        does not save twice its share in cycles, for it also has to wait for it.
+        """
+        key = self.emit.block, view.buffer
+        if key not in self.registers:
+            shared = self.emit.cycles(lambda: self._to_registers(view)) / self.readers[view.buffer]
+            if saved < 2 * shared:
+                return None
+            self.registers[key] = self._to_registers(view).buffer
+        return replace(view, buffer=self.registers[key])
+
+    def _to_registers(self, view: View) -> View:
+        """Brings a view's whole buffer to the vector registers."""
+        target, count = self._registers_for(view), prod(buffer_shape(view))
+        self.emit.copy_view(dense(view.buffer, (count,)), dense(target.buffer, (count,)))
+        return target
+
+    def _registers_for(self, view: View) -> View:
+        """The place in the vector registers of a view, if all of its buffer is there."""
+        buffer = self.emit.alloc(buffer_shape(view), f32, self.emit.geometry.registers)
+        buffer.name_hint = view.buffer.name_hint
+        return replace(view, buffer=buffer)
 
     def fresh(self, value: SSAValue) -> View:
         """Where a result goes: its destination if it has one, else a new buffer, by its placement."""
@@ -144,6 +198,7 @@ class FunctionLowering:
             "dst": Walk(target, (0, 1), (1, 0)),
         }
         self.emit.emit_copy(Nest((slices, run), walks))
+        self.readers[target.buffer] = len(list(value.uses))
         return result
 
     def define(self, value: SSAValue, view: View | Deferred) -> None:
@@ -167,6 +222,13 @@ def own_shape(kind: Attribute, slices: int) -> tuple[int, ...]:
         return shape
     dim = placement.dim.data
     return (*shape[:dim], shape[dim] // slices, *shape[dim + 1 :])
+
+
+def buffer_shape(view: View) -> tuple[int, ...]:
+    """What of a view's buffer lies in one slice."""
+    kind = view.buffer.type
+    assert isinstance(kind, MemRefType)
+    return kind.get_shape()[1:]
 
 
 def is_spread(value: SSAValue) -> bool:

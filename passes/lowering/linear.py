@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import lcm, prod
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from npuc.passes.command_fields import Operand, element_name
 from npuc.passes.costs import cheapest_together
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import Deferred, FunctionLowering, is_spread, leading, nest_over
-from npuc.passes.lowering.views import Nest, View, Walk, dense
+from npuc.passes.lowering.views import IndexTerms, Nest, View, Walk, dense
 from npuc.passes.placing import placement_of
 from npuc.passes.tile_choice import sums_in_registers
 from xdsl.dialects.builtin import MemRefType, f32
@@ -22,36 +23,89 @@ from xdsl.ir import Attribute, SSAValue
 
 NOTHING = 1.01
 """What counts as no difference between two costs."""
-ADD, MUL = Step("add", "operand"), Step("mul", "operand")
+ADD = Step("add", "operand")
+
+
+@dataclass(frozen=True)
+class Rider:
+    """A step that a contraction takes along; its operand lies in the vector registers."""
+
+    step: Step
+    view: View
+
+    def at(self, column: int, terms: IndexTerms, columns: int) -> Rider:
+        """That of some columns."""
+        return replace(self, view=_columns(self.view, column, terms, columns))
 
 
 def lower_linear(low: FunctionLowering, op: graph.LinearOp) -> None:
     """x · Wᵀ (· scale) (+ bias), in the tiles in which pack-weights has laid the weight out."""
     x = low.view(op.input)
     _, weight = low.weight(op.weight)
-    last = [(step, low.view(v)) for step, v in ((MUL, op.scale), (ADD, op.bias)) if v is not None]
-    if not last:
-        low.define(op.result, _product(low, op, x, weight, low.fresh(op.result)))
-        return
-    out = low.emit.like(low.own_shape(op.result), f32, _chunk(op.result))
-    out = _product(low, op, x, weight, out)
-    for step, vector in last[:-1]:
-        low.emit.elementwise(out.shape, out, (step,), out, vector)
-    step, vector = last[-1]
-    low.define(op.result, Deferred(out, (step,), vector))
-
-
-def _product(low: FunctionLowering, op: graph.LinearOp, x: View, weight: SSAValue, out: View) -> View:
-    """x · Wᵀ, in `out` or in a place of the same shape."""
-    if not is_spread(op.input):
-        _Linear(low, x, weight, out).emit_tiles()
-    elif not is_spread(op.result):
-        _SpreadInput(low, x, weight, out).emit_tiles()
+    after = [(name, low.view(v)) for name, v in (("mul", op.scale), ("add", op.bias)) if v is not None]
+    last = _rider(low, op, weight, *after[0]) if after else None
+    after = after[1:] if last else after
+    out = _product(low, op, x, weight, _sums_of(low, op) if after else low.fresh(op.result), last)
+    for name, vector in after[:-1]:
+        low.elementwise(out, (Step(name, "operand"),), out, vector)
+    if after:
+        name, vector = after[-1]
+        low.define(op.result, Deferred(out, (Step(name, "operand"),), vector))
     else:
-        product = _SpreadProduct(low, x, weight, out)
+        low.define(op.result, out)
+
+
+def _product(
+    low: FunctionLowering, op: graph.LinearOp, x: View, weight: SSAValue, out: View, last: Rider | None
+) -> View:
+    """x · Wᵀ and the last step, in `out` or in a place of the same shape."""
+    if not is_spread(op.input):
+        _Linear(low, x, weight, out, last).emit_tiles()
+    elif not is_spread(op.result):
+        _SpreadInput(low, x, weight, out, last).emit_tiles()
+    else:
+        product = _SpreadProduct(low, x, weight, out, last)
         product.emit_tiles()
         return product.result()
     return out
+
+
+def _rider(
+    low: FunctionLowering, op: graph.LinearOp, weight: SSAValue, name: str, vector: View
+) -> Rider | None:
+    """What follows the sums as a step of the contraction that makes the last of them.
+
+    None where the port to the registers is taken by the sums of the parts before, and where a pass of its own
+    costs less.
+    """
+    assert isinstance(weight.type, MemRefType)
+    (_, parts, _, rows, _), geometry = weight.type.get_shape(), low.emit.geometry
+    shape = low.own_shape(op.result)
+    if is_spread(op.result):
+        taken = prod(vector.shape) > 1 and geometry.padded(shape[-1]) != shape[-1]
+    else:
+        taken = parts > 1 and sums_in_registers(geometry, prod(shape[:-1]), rows)
+    if taken or not low.may_hold(vector):
+        return None
+
+    def apart() -> None:
+        out = low.fresh(op.result)
+        low.emit.elementwise(out.shape, _sums_of(low, op), (Step(name, "operand"),), out, vector)
+
+    held = low.held(vector, low.emit.cycles(apart))
+    return held and Rider(Step(name, "vrf"), held)
+
+
+def _sums_of(low: FunctionLowering, op: graph.LinearOp) -> View:
+    """A place for a layer's products before anything is done to them."""
+    return low.emit.like(low.own_shape(op.result), f32, _chunk(op.result))
+
+
+def _columns(view: View, column: int, terms: IndexTerms, columns: int) -> View:
+    """Some columns of a view, by their number and by index terms in columns."""
+    step = view.strides[-1]
+    moved = view.moved(column * step, tuple((value, n * step) for value, n in terms if step))
+    return replace(moved, shape=(*view.shape[:-1], columns))
 
 
 def _chunk(value: SSAValue) -> int:
@@ -72,8 +126,11 @@ class _Linear:
     SPREAD: ClassVar[bool] = False
     """Whether the input's rows are spread; weights are packed as for one that is cut over the slices."""
 
-    def __init__(self, low: FunctionLowering, x: View, weight: SSAValue, out: View) -> None:
+    def __init__(
+        self, low: FunctionLowering, x: View, weight: SSAValue, out: View, last: Rider | None
+    ) -> None:
         self.low, self.emit, self.x, self.out = low, low.emit, x, out
+        self.last = last and replace(last, view=last.view.broadcast(out.shape))
         assert isinstance(weight.type, MemRefType)
         shape = weight.type.get_shape()
         self.weight = dense(weight, shape)
@@ -110,11 +167,11 @@ class _Linear:
         terms = () if index is None else ((index, count * self.parts * unit),)
         weight = self.weight.moved(first * self.parts * unit, terms)
         out_terms = () if index is None else ((index, count * self.rows),)
-        out = self.out.moved(first * self.rows, out_terms)
         staged: list[View] = []
         for number in range(count):
             left = self.out.shape[-1] - (first + number) * self.rows
-            columns = min(self.rows, left)
+            here = (first + number) * self.rows, out_terms, min(self.rows, left)
+            target, last = _columns(self.out, *here), self.last and self.last.at(*here)
             sums: View | None = None
             for part in range(self.parts):
                 at = number * self.parts + part
@@ -123,8 +180,7 @@ class _Linear:
                     left = min(self.group - at % self.group, count * self.parts - at)
                     staged = self._stage(weight.moved(at * unit), min(self.load, left))
                 operand = self._operand(staged[at % self.group % self.load])
-                target = replace(out.moved(number * self.rows), shape=(*out.shape[:-1], columns))
-                sums = self._part(part, operand, target, sums)
+                sums = self._part(part, operand, target, sums, last)
 
     def _operand(self, staged: View) -> View:
         """A unit where the contraction takes it from."""
@@ -172,21 +228,25 @@ class _Linear:
         one = replace(local, shape=local.shape[1:], strides=local.strides[1:])
         return [one.moved(number * size) for number in range(units)]
 
-    def _part(self, part: int, unit: View, target: View, sums: View | None) -> View:
+    def _part(self, part: int, unit: View, target: View, sums: View | None, rider: Rider | None) -> View:
         """Adds a part's products to `sums`; those of the last part are the result."""
         emit, last = self.emit, part == self.parts - 1
+        if not last:
+            rider = None
         if sums is None:
             products = target if last else self._sums(target)
-            self._contract(part, unit, products)
+            self._contract(part, unit, products, rider)
             return products
+        result = target if last else sums
         if self.in_registers:
-            result = target if last else sums
-            self._contract(part, unit, result, sums)
+            self._contract(part, unit, result, Rider(Step("add", "vrf"), sums))
             return result
         products = self._sums(target)
         self._contract(part, unit, products)
-        result = target if last else sums
-        emit.elementwise(products.shape, products, (ADD,), result, sums)
+        steps, vrf = (ADD,), None
+        if rider is not None:
+            steps, vrf = (ADD, rider.step), rider.view
+        emit.elementwise(products.shape, products, steps, result, sums, vrf)
         return result
 
     def _sums(self, target: View) -> View:
@@ -195,14 +255,11 @@ class _Linear:
         memory = emit.geometry.registers if self.in_registers else emit.geometry.local
         return dense(emit.alloc(target.shape, f32, memory), target.shape)
 
-    def _contract(self, part: int, weight: View, out: View, sums: View | None = None) -> None:
-        """out[m, r] = Σ_k x[m, k] · w[r, k] (+ sums); a sliced x is broadcast to all slices by the switch."""
+    def _contract(self, part: int, weight: View, out: View, rider: Rider | None = None) -> None:
+        """out[m, r] = Σ_k x[m, k] · w[r, k], then the step; the switch sends a sliced x to all slices."""
         x, start = self.x, part * self.depth
         depth = min(self.depth, x.shape[-1] - start)
-        views = {"stream": x.moved(start * x.strides[-1]), "stationary": weight, "out": out}
-        if sums is not None:
-            views["vrf"] = sums
-        ends = [out, *([] if sums is None else [sums])]
+        ends = [out] if rider is None else [out, rider.view]
         rests = [leading(view)[1] for view in ends]
         axes = [
             Axis(size, (stride, 0, *(rest[d] for rest in rests)))
@@ -213,8 +270,16 @@ class _Linear:
         if self.ring:
             axes.append(Axis(self.emit.geometry.slices, (0, self.depth, *still), reduced=True, ring=True))
         axes.append(Axis(depth, (x.strides[-1], 1, *still), reduced=True))
-        chain = () if sums is None else (Step("add", "vrf"),)
-        self.emit.contract(axes, views, chain)
+        self._contraction(axes, x.moved(start * x.strides[-1]), weight, ends, rider)
+
+    def _contraction(
+        self, axes: Sequence[Axis], stream: View, stationary: View, ends: Sequence[View], rider: Rider | None
+    ) -> None:
+        """Emits it; `ends` are the result and what the rider takes."""
+        views = {"stream": stream, "stationary": stationary, "out": ends[0]}
+        if rider is not None:
+            views["vrf"] = rider.view
+        self.emit.contract(axes, views, () if rider is None else (rider.step,))
 
 
 class _SpreadInput(_Linear):
@@ -222,9 +287,9 @@ class _SpreadInput(_Linear):
 
     SPREAD = True
 
-    def _contract(self, part: int, weight: View, out: View, sums: View | None = None) -> None:
+    def _contract(self, part: int, weight: View, out: View, rider: Rider | None = None) -> None:
         slices, x = self.emit.geometry.slices, self.x
-        ends = [out, *([] if sums is None else [sums])]
+        ends = [out] if rider is None else [out, rider.view]
         rests = [leading(view)[1] for view in ends]
         last = len(x.shape) - 2
         axes = [
@@ -234,11 +299,7 @@ class _SpreadInput(_Linear):
         axes.append(Axis(slices, (0, 0, *(rest[last] for rest in rests)), ring=True))
         axes.append(Axis(out.shape[-1], (0, self.width, *(view.strides[-1] for view in ends))))
         axes += self._inner(part, len(ends))
-        stream = x.moved(part * self.depth * x.strides[-1])
-        views = {"stream": stream, "stationary": weight, "out": out}
-        if sums is not None:
-            views["vrf"] = sums
-        self.emit.contract(axes, views, () if sums is None else (Step("add", "vrf"),))
+        self._contraction(axes, x.moved(part * self.depth * x.strides[-1]), weight, ends, rider)
 
     def _inner(self, part: int, ends: int) -> list[Axis]:
         """The reduced loops of a part: in chunks, as the weight is packed for an input that is cut."""
@@ -257,11 +318,13 @@ class _SpreadProduct(_SpreadInput):
     The weight is the stream. `out` is seen as [..., slices, columns of a slice].
     """
 
-    def __init__(self, low: FunctionLowering, x: View, weight: SSAValue, out: View) -> None:
+    def __init__(
+        self, low: FunctionLowering, x: View, weight: SSAValue, out: View, last: Rider | None
+    ) -> None:
         slices, columns = low.emit.geometry.slices, out.shape[-1]
         self.columns = columns
         each = -(-columns // slices)
-        super().__init__(low, x, weight, out)
+        super().__init__(low, x, weight, out, last)
         if self.tiles == self.parts == 1 and columns % slices == 0:
             self._deal(each)  # all of the weight lies row after row
         else:
@@ -269,9 +332,8 @@ class _SpreadProduct(_SpreadInput):
         if each * slices != columns:
             shape = (*out.shape[:-1], each * slices)
             out = dense(low.emit.alloc(shape, out.element), shape)
-        step = out.strides[-1]
-        apart = (*out.shape[:-1], slices, each), (*out.strides[:-1], each * step, step)
-        self.out = replace(out, shape=apart[0], strides=apart[1], size=each)
+        self.out = _dealt(out, slices, each)
+        self.last = self.last and replace(self.last, view=_dealt(self.last.view, slices, each))
         self.in_registers = False
         self.held = self._held()
 
@@ -301,18 +363,28 @@ class _SpreadProduct(_SpreadInput):
             self.low.stationary[key] = to_stationary(self.low, self.x)
         return self.low.stationary[key]
 
-    def _contract(self, part: int, weight: View, out: View, sums: View | None = None) -> None:
+    def _contract(self, part: int, weight: View, out: View, rider: Rider | None = None) -> None:
         x, slices = self.held, self.emit.geometry.slices
-        *rows, apart, column = out.strides
+        ends = [out] if rider is None else [out, rider.view]
+        *rows, apart, column = zip(*(view.strides for view in ends), strict=True)
         axes = [
-            Axis(size, (0, stride, row))
+            Axis(size, (0, stride, *row))
             for size, stride, row in zip(x.shape[:-1], x.strides[:-1], rows, strict=True)
         ]
-        axes.append(Axis(slices, (0, 0, apart), ring=True))
-        axes.append(Axis(out.shape[-1], (self.width, 0, column)))
-        axes += [replace(a, strides=(a.strides[1], a.strides[0], 0)) for a in self._inner(part, 1)]
-        stationary = x.moved(part * self.depth * x.strides[-1])
-        self.emit.contract(axes, {"stream": weight, "stationary": stationary, "out": out})
+        axes.append(Axis(slices, (0, 0, *apart), ring=True))
+        axes.append(Axis(out.shape[-1], (self.width, 0, *column)))
+        axes += [
+            replace(a, strides=(a.strides[1], a.strides[0], *a.strides[2:]))
+            for a in self._inner(part, len(ends))
+        ]
+        self._contraction(axes, weight, x.moved(part * self.depth * x.strides[-1]), ends, rider)
+
+
+def _dealt(view: View, slices: int, each: int) -> View:
+    """A view whose columns come from slices, each as many."""
+    step = view.strides[-1]
+    shape, strides = (*view.shape[:-1], slices, each), (*view.strides[:-1], each * step, step)
+    return replace(view, shape=shape, strides=strides, size=each)
 
 
 def to_stationary(

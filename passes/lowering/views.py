@@ -51,6 +51,10 @@ class View:
         """The view `offset` elements (and index terms) further on."""
         return replace(self, offset=self.offset + offset, index=(*self.index, *terms))
 
+    def broadcast(self, shape: Sequence[int]) -> View:
+        """The view repeated to a shape."""
+        return replace(self, shape=tuple(shape), strides=self.broadcast_strides(shape))
+
     def broadcast_strides(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Strides over a shape that this view broadcasts to; sizes of 1 repeat."""
         missing = len(shape) - len(self.shape)

@@ -1,5 +1,8 @@
 """What lower-to-tile makes of graph functions, as numbers."""
 
+from collections.abc import Mapping
+
+import pytest
 import torch
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
 from npuc.ir.parsing import IRParser
@@ -11,23 +14,22 @@ from xdsl.dialects.builtin import ModuleOp
 BUCKET = '{kind = "decode", batch = 1 : i64, new_tokens = 1 : i64, length = 16 : i64}'
 
 
-def lowered(function: str) -> ModuleOp:
+def lowered(function: str, weights: str = "") -> ModuleOp:
     """A bucket with one function, on rngd."""
     text = f"builtin.module @decode_1x16 attributes {{npuc.bucket = {BUCKET}}} {{{function}}}"
-    module = IRParser(context(), f"builtin.module {{ {text} }}").parse_module()
+    module = IRParser(context(), f"builtin.module {{ {weights} {text} }}").parse_module()
     LowerToTilePass(target="rngd").apply(context(), module)
     (bucket,) = (op for op in module.body.block.ops if isinstance(op, ModuleOp))
     return bucket
 
 
-def no_weight(symbol: str, layer: int | None) -> torch.Tensor:
-    raise AssertionError(symbol)
-
-
-def run(program: ModuleOp, x: torch.Tensor) -> torch.Tensor:
-    """What the function @body makes of x, both as they lie in the slices."""
+def run(
+    program: ModuleOp, x: torch.Tensor, weights: Mapping[str, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """What the function @body makes of x, both as they lie in the slices; weights are packed."""
     machine = machine_of("rngd")
-    memory = TileMemory({n: m.slices for n, m in machine.memories.items()}, no_weight)
+    slices = {n: m.slices for n, m in machine.memories.items()}
+    memory = TileMemory(slices, lambda symbol, layer: (weights or {})[symbol])
     result = torch.full_like(x, torch.nan)
     interpret_tile(program, "body", [x, result], memory)
     return result
@@ -51,3 +53,69 @@ def test_a_cast_rounds_where_the_ir_says_so() -> None:
     expected = (x + 1).to(torch.bfloat16).float() * 2
     assert not torch.equal(expected, (x + 1) * 2)
     assert torch.equal(run(lowered(text), x), expected)
+
+
+FP8 = """
+  graph.weight @w : tensor<256x256xf8E4M3FN> sources [{}]
+  tile.packed @w0 of @w : memref<1xPARTSx64x4xWIDTHxf8E4M3FN, "hbm"> recipe [
+    reshape [64, 4, 64, PARTS, DEPTH], permute [3, 0, 1, 2, 4], reshape [1, PARTS, 64, 4, WIDTH]
+  ] offset 0 stride 0
+  graph.weight @s : tensor<2xf32> sources [{}]
+  tile.packed @s0 of @s : memref<4xf32, "hbm"> recipe [pad [4]] offset 0 stride 0
+  graph.weight @v : tensor<256xf32> sources [{}]
+  tile.packed @v0 of @v : memref<64x1x4xf32, "hbm"> recipe [reshape [64, 1, 4]] offset 0 stride 0
+"""
+"""A weight of a linear layer, two scalars that lie in one parameter, and a vector."""
+
+LAYER = """
+  func.func private @body(%x : XxBF16) -> XxBF16 {
+    %w = graph.param @w0 : tensor<256x256xf8E4M3FN, #tile.host>
+    %s = graph.param @s0 : tensor<2xf32, #tile.replicated>
+    %v = graph.param @v0 : tensor<256xf32, #tile.sliced<4>>
+    %a = graph.slice %s [0:1] : tensor<1xf32, #tile.replicated>
+    %input = graph.reshape %a : tensor<f32, #tile.replicated>
+    %b = graph.slice %s [1:2] : tensor<1xf32, #tile.replicated>
+    %scale = graph.reshape %b : tensor<f32, #tile.replicated>
+    %low = graph.constant dense<-4.480000e+02> : tensor<f32>
+    %high = graph.constant dense<4.480000e+02> : tensor<f32>
+    %wide = graph.cast %x : XxF32
+    %divided = graph.div %wide, %input : XxF32
+    %raised = graph.maximum %divided, %low : XxF32
+    %clamped = graph.minimum %raised, %high : XxF32
+    %q = graph.cast %clamped : XxF8
+    %y = graph.linear %q, %w bias %v scale SCALE : XxBF16
+    func.return %y : XxBF16
+  }"""
+
+
+@pytest.mark.parametrize("scale", ["%scale", "%v"])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("rows", [1, 512])
+def test_scales_and_biases_from_wherever_it_pays(rows: int, parts: int, scale: str) -> None:
+    """Division and product by scales that are no powers of two, and bias, each as torch has it, in f32."""
+    torch.manual_seed(0)
+    x = (torch.randn(rows, 256) * 3).bfloat16()
+    w = torch.randint(-4, 5, (256, 256)).to(torch.float8_e4m3fn)
+    scalars, vector = torch.tensor([0.37, 0.0173]), torch.randn(256)
+    weights = {
+        "w0": w.view(64, 4, 64, parts, 4 // parts).permute(3, 0, 1, 2, 4).contiguous(),
+        "s0": torch.cat([scalars, torch.zeros(2)]),
+        "v0": vector,
+    }
+    kind = f"tensor<1x{rows}x256x{{}}, #tile.sliced<4>>"
+    names = {"XxBF16": kind.format("bf16"), "XxF32": kind.format("f32"), "XxF8": kind.format("f8E4M3FN")}
+    declared, function = FP8, LAYER.replace("SCALE", scale)
+    for name, text in {
+        **names,
+        "PARTS": str(parts),
+        "WIDTH": str(256 // parts),
+        "DEPTH": str(4 // parts),
+    }.items():
+        declared, function = declared.replace(name, text), function.replace(name, text)
+
+    q = (x.float() / scalars[0]).clamp(-448, 448).to(torch.float8_e4m3fn)
+    products = (q.double() @ w.double().T).float()
+    expected = (products * (scalars[1] if scale == "%scale" else vector) + vector).bfloat16()
+    cut = x.view(rows, 64, 4).transpose(0, 1).reshape(64, 1, rows, 4).contiguous()
+    found = run(lowered(function, declared), cut, weights)
+    assert torch.equal(found.view(64, rows, 4).transpose(0, 1).reshape(rows, 256), expected)
