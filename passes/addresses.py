@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.algorithms.registers import Parameter, Sum
-from npuc.passes.allocate_buffers import copies_of, memory_map, rank_stride
+from npuc.passes.allocate_buffers import memory_map, rank_stride
 from npuc.passes.command_fields import element_name
+from npuc.passes.multi_buffer import copies_of
 from npuc.passes.partition import ranks_of
 from npuc.passes.programs import slice_elements
 from xdsl.dialects.builtin import IntegerAttr, MemRefType, ModuleOp

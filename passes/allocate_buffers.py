@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from npuc.backends.machine import Machine
-from npuc.backends.model import Memory
 from npuc.ir import tile
-from npuc.passes.algorithms.allocate import Buffer, DoesNotFit, Step, lifetimes, place
 from npuc.passes.algorithms.regions import align
-from npuc.passes.command_fields import spare_bytes
+from npuc.passes.frames import MAIN_ALIGNMENT, Frame, capacity_of
 from npuc.passes.partition import ranks_of
-from npuc.passes.programs import buffer_bytes, callees_first, calls_of, entries, programs
+from npuc.passes.place_buffers import Settler, make_fit
+from npuc.passes.programs import buffer_bytes, callees_first, entries, programs
+from npuc.passes.roots import Aliases
 from npuc.passes.target_option import machine_of
 from npuc.passes.timing_only import is_timing_only
 from npuc.runtime.manifest import RANK_ALIGNMENT
 from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, MemRefType, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, BlockArgument
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import PassFailedException
 
 MEMORY_ATTRIBUTE = "npuc.memory"
 REGIONS = ("weights", "cache", "io", "scratch")
 REGION_ALIGNMENT = 4096
-MAIN_ALIGNMENT = 256
-SLACKS = (64, 16, 4, 0)
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,9 @@ class AllocateBuffersPass(ModulePass):
         sizes["scratch"] = 0
         for program in found:
             _place_arguments(machine, program, bases["io"])
-            functions = callees_first(program)
-            for memory in machine.memories.values():
-                capacity = sys.maxsize if memory.main and unbounded else memory.size
-                need = _allocate(machine, functions, memory, bases["scratch"], capacity)
-                sizes["scratch"] = max(sizes["scratch"], need if memory.main else 0)
+            main = sys.maxsize if unbounded else machine.main.size - bases["scratch"]
+            need = _place_buffers(machine, program, bases["scratch"], main, ranks_of(op))
+            sizes["scratch"] = max(sizes["scratch"], need)
         end = bases["scratch"] + sizes["scratch"]
         _set_windows(shared, machine.cores_per_chip * align(end, RANK_ALIGNMENT))
         if not unbounded:
@@ -191,138 +186,17 @@ def _place_arguments(machine: Machine, program: ModuleOp, base: int) -> None:
     program.attributes["npuc.io"] = DictionaryAttr(io)
 
 
-def _allocate(
-    machine: Machine, functions: Sequence[FuncOp], memory: Memory, scratch: int, capacity: int
-) -> int:
-    """Place a program's buffers in one memory, with as much slack as fits; returns the bytes needed.
-
-    Where not even no slack fits, a buffer with several copies is reduced to one, and so on: first those that
-    have their like in the same loop, which can take turns with them; then those of outer loops, where least
-    is to be gained; of them the largest.
-    """
-    for slack in SLACKS[:-1]:
-        try:
-            return _Allocator(machine, memory, scratch, slack, capacity).place(functions).write()
-        except DoesNotFit:
-            continue
-    while True:
-        allocator = _Allocator(machine, memory, scratch, SLACKS[-1], capacity)
-        try:
-            return allocator.place(functions).write()
-        except DoesNotFit as error:
-            copied = [op for f in functions for op in _allocs(f, memory) if copies_of(op) > 1]
-            if not copied:
-                where = allocator.current.sym_name.data
-                raise PassFailedException(f"allocate-buffers: {error} (in @{where})") from None
-            kinds = Counter((op.parent_block(), op.result.type) for op in copied)
-            dropped = max(
-                copied,
-                key=lambda op: (
-                    kinds[op.parent_block(), op.result.type] > 1,
-                    -_depth(op),
-                    buffer_bytes(machine, op.result),
-                ),
-            )
-            del dropped.attributes["copies"]
-
-
-def _depth(op: Operation) -> int:
-    """How many loops are around an operation."""
-    parent = op.parent_op()
-    return 0 if parent is None else _depth(parent) + isinstance(parent, tile.ForOp)
-
-
-def fits_on_chip(machine: Machine, functions: Sequence[FuncOp]) -> bool:
-    """Whether a program's on-chip buffers can be placed with its commands in this order."""
-    try:
-        for memory in machine.memories.values():
-            if not memory.main:
-                _Allocator(machine, memory, 0, SLACKS[-1], memory.size).place(functions)
-    except DoesNotFit:
-        return False
-    return True
-
-
-@dataclass
-class _Allocator:
-    """Places buffers in one memory, function by function, callees first.
-
-    Attributes:
-        capacity: bytes of the memory.
-        frames: bytes that each function done and its callees need.
-        current: the function being placed.
-        addresses: of each buffer, with the distance of its copies.
-    """
-
-    machine: Machine
-    memory: Memory
-    scratch: int
-    slack: int
-    capacity: int
-    frames: dict[str, int] = field(default_factory=dict[str, int])
-    addresses: dict[tile.AllocOp, tuple[int, int]] = field(
-        default_factory=dict[tile.AllocOp, tuple[int, int]]
-    )
-
-    def place(self, functions: Sequence[FuncOp]) -> _Allocator:
-        """Find addresses for all functions' buffers; raises DoesNotFit."""
-        for function in functions:
-            self.current = function
-            self._function(function)
-        return self
-
-    def write(self) -> int:
-        """Set the addresses in the IR; returns the bytes needed."""
-        for op, (address, stride) in self.addresses.items():
-            op.attributes["copy_stride"] = IntegerAttr(stride, 64)
-            op.attributes["address"] = IntegerAttr(address, 64)
-        return max(self.frames.values(), default=0)
-
-    def _function(self, function: FuncOp) -> None:
-        memory = self.memory
-        names = {op: f"{op.result.name_hint or 'buffer'}#{n}" for n, op in enumerate(_allocs(function))}
-        calls = {op: f"@{op.callee.string_value()}#{n}" for n, op in enumerate(calls_of(function))}
-        roots: dict[SSAValue, str] = {op.result: name for op, name in names.items()}
-        alternating = {names[op] for op in names if copies_of(op) > 1}
-        live = lifetimes(list(steps_of(function.body.block, roots, calls)), alternating)
-        widest = max(kind.bits for kind in self.machine.element_types.values()) // 8
-        alignment = MAIN_ALIGNMENT if memory.main else max(memory.write_granule, memory.word, widest)
-        buffers: list[Buffer] = []
-        own = _allocs(function, memory)
-        strides = {op: align(buffer_bytes(self.machine, op.result), alignment) for op in own}
-        for op, stride in strides.items():
-            buffers.append(Buffer(names[op], stride * copies_of(op), live.buffers[names[op]], alignment))
-        for call, key in calls.items():
-            callee = self.frames[call.callee.string_value()]
-            buffers.append(Buffer(key, callee, live.steps[key], address=0))
-        base = self.scratch if memory.main else 0
-        capacity = self.capacity - base - spare_bytes(self.machine, memory)
-        placed = place(buffers, memory.name, capacity, self.slack)
-        for op, stride in strides.items():
-            self.addresses[op] = base + placed[names[op]], stride
-        frame = max((placed[b.name] + b.size for b in buffers), default=0)
-        self.frames[function.sym_name.data] = frame
-
-
-def _allocs(function: FuncOp, memory: Memory | None = None) -> list[tile.AllocOp]:
-    """The function's buffers, of one memory if it is given."""
-    found = [op for op in function.walk() if isinstance(op, tile.AllocOp)]
-    return [op for op in found if memory is None or tile.memory_of(op.result) == memory.name]
-
-
-def copies_of(alloc: tile.AllocOp) -> int:
-    """How many copies of the buffer alternate over the iterations of the loop around it."""
-    attr = alloc.attributes.get("copies")
-    return tile.integer(attr) if attr is not None else 1
-
-
-def steps_of(block: Block, roots: dict[SSAValue, str], calls: dict[tile.CallOp, str]) -> Iterator[Step]:
-    """The block in program order."""
-    for op in block.ops:
-        uses = tuple(dict.fromkeys(roots[value] for value in op.operands if value in roots))
-        if isinstance(op, tile.AllocOp):
-            yield Step(defines=(roots[op.result],))
-        elif isinstance(op, tile.ForOp):
-            yield Step(body=tuple(steps_of(op.body.block, roots, calls)))
-        elif uses or isinstance(op, tile.CallOp):
-            yield Step(uses=uses, key=calls[op] if isinstance(op, tile.CallOp) else "")
+def _place_buffers(machine: Machine, program: ModuleOp, scratch: int, main: int, ranks: int) -> int:
+    """Place a program's buffers; returns how many bytes it needs of the ``main`` behind ``scratch``."""
+    frames = [Frame(machine, function) for function in callees_first(program)]
+    memories = sorted(machine.memories.values(), key=lambda memory: (memory.main, memory.size))
+    capacities = {m.name: main if m.main else capacity_of(machine, m) for m in memories}
+    for memory in memories:
+        make_fit(frames, memory, capacities[memory.name])
+    for frame in frames:
+        for op in frame.allocs:
+            op.attributes.pop("address", None)
+    settler = Settler(machine, Aliases.of(program), frames, ranks)
+    bases = {machine.main.name: scratch}
+    need = {m.name: settler.place(m, bases.get(m.name, 0), capacities[m.name]) for m in memories}
+    return need[machine.main.name]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from npuc.backends.instruction import Instruction, SemaphoreUse
 from npuc.backends.machine import Machine
 from npuc.backends.model import MAX_TOKENS
 from npuc.ir import tile
 from npuc.ir.npu import CONTROL, CommandOp, uses_attr
-from npuc.passes.algorithms.hazards import Access, Barrier, Command, Credit, Item, Loop
+from npuc.passes.algorithms.hazards import Barrier, Command, Credit, Item, Loop
 from npuc.passes.algorithms.synchronize import Limits, synchronize
-from npuc.passes.allocate_buffers import copies_of
 from npuc.passes.command_fields import nothing
 from npuc.passes.programs import callees_first, programs
-from npuc.passes.roots import Aliases, Touched, accesses
-from npuc.passes.select_commands import choice_of
+from npuc.passes.queue_items import QueueItems
+from npuc.passes.roots import Aliases
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -53,42 +52,11 @@ def limits_of(machine: Machine) -> Limits:
 class _Function:
     machine: Machine
     aliases: Aliases
-    loops: dict[tile.ForOp, Loop] = field(default_factory=dict[tile.ForOp, Loop])
 
     def synchronize(self, block: Block) -> None:
-        program = list(self._items(block))
+        program = list(QueueItems(self.machine, self.aliases).of(block))
         synchronize(program, limits_of(self.machine))
         self._write(program, block)
-
-    def _items(self, block: Block) -> Iterator[Item]:
-        for op in block.ops:
-            if isinstance(op, tile.ForOp):
-                loop = self.loops[op] = Loop(tile.integer(op.count), [], op)
-                loop.body = list(self._items(op.body.block))
-                if loop.body:
-                    yield loop
-            elif isinstance(op, tile.CallOp):
-                yield Barrier(op)
-            elif isinstance(op, tile.PassOp | tile.CopyOp):
-                yield self._command(op)
-
-    def _command(self, op: tile.PassOp | tile.CopyOp) -> Command:
-        found = [(self._access(what), writes) for what, writes in accesses(self.machine, self.aliases, op)]
-        reads, writes = ([a for a, w in found if w == writes] for writes in (False, True))
-        return Command(choice_of(op)[1], tuple(dict.fromkeys(reads)), tuple(dict.fromkeys(writes)), op)
-
-    def _access(self, what: Touched) -> Access:
-        if not isinstance(what.root, tile.AllocOp):
-            name = what.root if isinstance(what.root, str) else f"argument {what.root.index}"
-            return Access(f"{what.memory}: {name}", what.start, what.stop)
-        address = tile.integer(what.root.attributes["address"])
-        start, stop = address + what.start, address + what.stop
-        if copies_of(what.root) == 1:
-            return Access(what.memory, start, stop)
-        around = what.root.parent_op()
-        assert isinstance(around, tile.ForOp)
-        stride = tile.integer(what.root.attributes["copy_stride"])
-        return Access(what.memory, start, stop, copies_of(what.root), stride, self.loops[around])
 
     def _write(self, items: Sequence[Item], block: Block) -> None:
         """Put what was found into the block; what has no operation yet goes before the next that has."""

@@ -11,9 +11,10 @@ from npuc.ir import tile
 from npuc.ir.npu import CONTROL, CommandOp, LabelOp, ProgramOp, uses
 from npuc.passes.addresses import Addresses, Copies, argument_address
 from npuc.passes.algorithms.registers import OutOfRegisters, Registers, Sum
-from npuc.passes.allocate_buffers import copies_of, main_memory_bytes
+from npuc.passes.allocate_buffers import main_memory_bytes
 from npuc.passes.command_fields import Address, NoSuchCommand, Operand, operand_of
 from npuc.passes.costs import instruction_of
+from npuc.passes.multi_buffer import copies_of
 from npuc.passes.programs import callees_first, calls_of, entries, programs
 from npuc.passes.select_commands import choice_of, module_path
 from npuc.passes.target_option import machine_of

@@ -36,3 +36,9 @@ def _queues(alloc: tile.AllocOp) -> set[str]:
     """The queues of all commands that use the buffer."""
     users = (use.operation for use in alloc.result.uses)
     return {choice_of(op)[1] for op in users if isinstance(op, tile.PassOp | tile.CopyOp)}
+
+
+def copies_of(alloc: tile.AllocOp) -> int:
+    """How many copies of the buffer alternate over the iterations of the loop around it."""
+    attr = alloc.attributes.get("copies")
+    return tile.integer(attr) if attr is not None else 1

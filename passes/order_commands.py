@@ -10,7 +10,7 @@ from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.algorithms.allocate import lifetimes
 from npuc.passes.algorithms.order import Node, Space, order, peaks, reordered
-from npuc.passes.allocate_buffers import fits_on_chip, steps_of
+from npuc.passes.frames import fits_on_chip, steps_of
 from npuc.passes.multi_buffer import COPIES
 from npuc.passes.partition import ranks_of
 from npuc.passes.programs import buffer_bytes, callees_first, calls_of, programs

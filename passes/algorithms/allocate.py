@@ -8,8 +8,10 @@ which the one with the lowest peak wins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 REPORTED_BUFFERS = 5
@@ -134,38 +136,54 @@ class DoesNotFit(Exception):
         largest: the largest buffers alive at the peak, with their bytes.
     """
 
-    def __init__(self, memory: str, need: int, capacity: int, largest: list[tuple[str, int]]) -> None:
+    def __init__(
+        self, memory: str, need: int, capacity: int, largest: list[tuple[str, int]], where: str = ""
+    ) -> None:
         self.memory, self.need, self.capacity, self.largest = memory, need, capacity, largest
         listed = ", ".join(f"{name} {size}" for name, size in largest)
-        super().__init__(
-            f"memory {memory} has {capacity} bytes, {need} are needed at once; largest buffers: {listed}"
-        )
+        needed = f"memory {memory} has {capacity} bytes, {need} are needed at once"
+        super().__init__(f"{needed}; largest buffers: {listed}{where}")
 
 
-def place(buffers: Sequence[Buffer], memory: str, capacity: int, slack: int = 0) -> dict[str, int]:
+ORDERS: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (
+    lambda b: (-b.size, b.live.start),
+    lambda b: (-b.size * (b.live.stop - b.live.start), b.live.start),
+    lambda b: (b.live.start, -b.size),
+)
+"""In which buffers are placed: large ones first, those that take most bytes for longest, as they begin."""
+
+
+def place(buffers: Sequence[Buffer], memory: str, capacity: int, where: str = "") -> dict[str, int]:
     """Addresses by buffer name, with the lowest peak found.
 
     Args:
         buffers: what to place.
-        memory, capacity: for the error; the bytes there are.
-        slack: program points for which a buffer's bytes are not used again after its last use. Memory that
-            is reused at once orders otherwise independent commands.
+        memory, where: for the error.
+        capacity: the bytes there are.
 
     Raises:
         DoesNotFit: no order tried keeps the peak within ``capacity``.
     """
-    if slack:
-        buffers = [replace(b, live=Interval(b.live.start, b.live.stop + slack)) for b in buffers]
-    orders: list[Callable[[Buffer], tuple[int, ...]]] = [
-        lambda b: (-b.size, b.live.start),
-        lambda b: (-b.size * (b.live.stop - b.live.start), b.live.start),
-        lambda b: (b.live.start, -b.size),
-    ]
-    candidates = [_place_in_order(sorted(buffers, key=order)) for order in orders]
-    best = min(candidates, key=lambda placed: _peak(buffers, placed))
-    if buffers and _peak(buffers, best) > capacity:
-        raise _does_not_fit(buffers, best, memory, capacity)
+    point, least = _densest_point(buffers)
+    if least > capacity:
+        raise _does_not_fit(buffers, point, least, (memory, capacity, where))
+    candidates = [_place_in_order(sorted(buffers, key=order)) for order in ORDERS]
+    best = min(candidates, key=lambda placed: peak(buffers, placed))
+    need = peak(buffers, best)
+    if need > capacity:
+        raise _does_not_fit(buffers, point, need, (memory, capacity, where))
     return best
+
+
+def _densest_point(buffers: Iterable[Buffer]) -> tuple[int, int]:
+    """The point at which most bytes are alive, and how many these are."""
+    change: Counter[int] = Counter()
+    for buffer in buffers:
+        change[buffer.live.start] += buffer.size
+        change[buffer.live.stop] -= buffer.size
+    points = sorted(change)
+    alive = accumulate(change[point] for point in points)
+    return max(zip(points, alive, strict=True), key=lambda pair: pair[1], default=(0, 0))
 
 
 def _place_in_order(buffers: Iterable[Buffer]) -> dict[str, int]:
@@ -198,15 +216,13 @@ def _aligned(address: int, alignment: int) -> int:
     return -(-address // alignment) * alignment
 
 
-def _peak(buffers: Iterable[Buffer], placed: dict[str, int]) -> int:
+def peak(buffers: Iterable[Buffer], placed: Mapping[str, int]) -> int:
+    """The end of the last buffer."""
     return max((placed[b.name] + b.size for b in buffers), default=0)
 
 
-def _does_not_fit(
-    buffers: Sequence[Buffer], placed: dict[str, int], memory: str, capacity: int
-) -> DoesNotFit:
-    top = max(buffers, key=lambda b: placed[b.name] + b.size)
-    alive = [b for b in buffers if b.live.meets(top.live)]
+def _does_not_fit(buffers: Sequence[Buffer], point: int, need: int, of: tuple[str, int, str]) -> DoesNotFit:
+    memory, capacity, where = of
+    alive = [b for b in buffers if b.live.start <= point < b.live.stop]
     largest = sorted(alive, key=lambda b: (-b.size, b.name))[:REPORTED_BUFFERS]
-    need = _peak(buffers, placed)
-    return DoesNotFit(memory, need, capacity, [(b.name, b.size) for b in largest])
+    return DoesNotFit(memory, need, capacity, [(b.name, b.size) for b in largest], where)

@@ -131,7 +131,7 @@ class Trace:
         while True:
             self.loops = dict(commands_of(self.region))
             unrolled = unroll_counts(self.loops)
-            conflicts = Conflicts(self.loops, unrolled)
+            conflicts = Conflicts(self.loops)
             self.last, self.queues = {}, defaultdict(list)
             if all(self._execute(*step, conflicts) for step in _steps(self.region, unrolled, ())):
                 return
@@ -200,7 +200,7 @@ class Trace:
 class Conflicts:
     """Last reader and writer of every byte, per queue; bytes between two interval ends are one segment."""
 
-    def __init__(self, loops: Mapping[Command, tuple[Loop, ...]], unrolled: Mapping[Loop, int]) -> None:
+    def __init__(self, loops: Mapping[Command, tuple[Loop, ...]]) -> None:
         self.loops = loops
         ends: dict[str, set[int]] = defaultdict(set)
         for command in loops:

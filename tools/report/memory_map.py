@@ -10,7 +10,7 @@ from typing import NamedTuple
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.ir.npu import CommandOp
-from npuc.passes.allocate_buffers import copies_of
+from npuc.passes.multi_buffer import copies_of
 from npuc.passes.programs import buffer_bytes, calls_of
 from npuc.tools.report.stages import origin_of
 from xdsl.dialects.builtin import ModuleOp

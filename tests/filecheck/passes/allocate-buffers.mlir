@@ -1,4 +1,4 @@
-// RUN: irc opt %s -p 'allocate-buffers{target=rngd}' | filecheck %s
+// RUN: irc opt %s -p 'select-commands{target=rngd},allocate-buffers{target=rngd}' | filecheck %s
 
 !host = memref<64x16xf32, "hbm">
 !local = memref<64x16xf32, "dm">
@@ -33,5 +33,19 @@ func.func @main(%x : !host, %logits : !host) {
     %u = "tile.alloc"() {copies = 2 : i64} : () -> !local
     "tile.pass"(%h, %u) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 16>, ports = #move} : (!local, !local) -> ()
   }) {count = 4 : i64, start = 0 : i64} : () -> ()
+  func.return
+}
+
+// Buffers of which one is dead before the other begins have bytes of their own, lest a copy wait for a pass.
+// CHECK: func.func @turns
+func.func @turns(%x : !host) {
+  // CHECK: %first = {{.*}}address = [[FIRST:[0-9]+]] :
+  %first = "tile.alloc"() : () -> !local
+  "tile.copy"(%x, %first) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 64, 16>, ports = #load} : (!host, !local) -> ()
+  "tile.pass"(%first, %first) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 16>, ports = #move} : (!local, !local) -> ()
+  // CHECK-NOT: address = [[FIRST]] :
+  %second = "tile.alloc"() : () -> !local
+  "tile.copy"(%x, %second) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 64, 16>, ports = #load} : (!host, !local) -> ()
+  "tile.pass"(%second, %second) {operandSegmentSizes = array<i32: 2, 0>, size = array<i64: 16>, ports = #move} : (!local, !local) -> ()
   func.return
 }

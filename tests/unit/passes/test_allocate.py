@@ -61,16 +61,6 @@ def test_too_much_names_need_capacity_and_the_largest() -> None:
     assert error.value.largest == [("weight", 96), ("hidden", 64)]
 
 
-def test_slack_keeps_bytes_unused_for_a_while() -> None:
-    buffers = [
-        Buffer("a", 8, Interval(0, 2)),
-        Buffer("b", 8, Interval(3, 4)),
-        Buffer("c", 8, Interval(9, 10)),
-    ]
-    assert place(buffers, "dm", 64) == {"a": 0, "b": 0, "c": 0}
-    assert place(buffers, "dm", 64, slack=4) == {"a": 0, "b": 8, "c": 0}
-
-
 @st.composite
 def _buffers(draw: st.DrawFn) -> list[Buffer]:
     count = draw(st.integers(1, 25))
@@ -85,10 +75,10 @@ def _buffers(draw: st.DrawFn) -> list[Buffer]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(_buffers(), st.sampled_from([0, 3, 64]))
-def test_nothing_alive_at_the_same_time_overlaps(buffers: list[Buffer], slack: int) -> None:
+@given(_buffers())
+def test_nothing_alive_at_the_same_time_overlaps(buffers: list[Buffer]) -> None:
     capacity = sum(b.size + b.alignment for b in buffers) + 512
-    placed = place(buffers, "dm", capacity, slack)
+    placed = place(buffers, "dm", capacity)
     for i, a in enumerate(buffers):
         address = placed[a.name]
         assert a.address == address if a.address is not None else address % a.alignment == 0
