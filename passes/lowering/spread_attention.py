@@ -32,6 +32,8 @@ def lower(low: FunctionLowering, op: graph.AttentionOp, symbol: str) -> None:
     _, heads, rows, size = query.shape
     kv_heads = keys.shape[1]
     group = heads // kv_heads
+    ones = dense(low.emit.alloc((low.length,), element_type(op.result)), (low.length,))
+    low.emit.fill(ones, 1.0)
     outer, terms = low.emit.block, dict[str, tuple[tuple[SSAValue, int], ...]]()
     if kv_heads > 1:
         loop = tile.ForOp(kv_heads)
@@ -46,6 +48,7 @@ def lower(low: FunctionLowering, op: graph.AttentionOp, symbol: str) -> None:
         op,
         replace(query.moved(0, terms.get("query", ())), shape=(group, rows, size), strides=query.strides[1:]),
         replace(mask, shape=mask.shape[2:], strides=mask.strides[2:]),
+        ones,
     )
     scores = own.scores(_one_head(keys.moved(0, terms.get("keys", ()))))
     result = replace(
@@ -79,12 +82,17 @@ def _one_head(view: View) -> View:
 
 @dataclass(frozen=True)
 class _Head:
-    """A head of keys with the queries [heads, rows, size] that share it, and their mask [rows, positions]."""
+    """A head of keys with the queries [heads, rows, size] that share it, and their mask [rows, positions].
+
+    Attributes:
+        ones: as many as there are positions, of the type of probabilities.
+    """
 
     low: FunctionLowering
     op: graph.AttentionOp
     query: View
     mask: View
+    ones: View
 
     def scores(self, keys: View) -> View:
         """q · kᵀ · scale → [heads, rows, positions] in f32."""
@@ -110,34 +118,40 @@ class _Head:
         return scores
 
     def weigh(self, scores: View, values: View, end: SSAValue, target: View) -> None:
-        """target = Σ p · v, with p = exp(score − maximum) and the sum divided by that of all p."""
+        """target = Σ p · v / Σ p, with p = exp(score − maximum)."""
         emit, registers = self.low.emit, self.low.emit.geometry.registers
         shape, rest = scores.shape, (*scores.shape[:2], 1)
         select, sub = Step("select", "operand", MASKED), Step("sub", "vrf")
         top = dense(emit.alloc(rest, f32, registers), rest)
-        self._reduce(scores, (select, Step("reduce_max")), top)
+        self._maximum(scores, select, top)
         powers = dense(emit.alloc(shape, element_type(self.op.result), emit.geometry.stationary), shape)
         emit.elementwise(shape, scores, (select, sub, Step("exp")), powers, self._masks(shape), top)
-        total = dense(emit.alloc(rest, f32), rest)
-        self._reduce(scores, (select, sub, Step("exp"), Step("reduce_add")), total, top)
         share = dense(emit.alloc(rest, f32, registers), rest)
-        emit.elementwise(rest, total, (imm("rdiv", 1.0),), share)
+        self._sum(powers, (imm("rdiv", 1.0),), share)
         self._weighted_sum(powers, self._turned(values, end), share, target)
 
     def _masks(self, shape: Sequence[int]) -> View:
         """The mask for all heads."""
         return replace(self.mask, shape=tuple(shape), strides=(0, *self.mask.strides))
 
-    def _reduce(self, scores: View, chain: Sequence[Step], target: View, vrf: View | None = None) -> None:
-        """Masked scores reduced over the positions."""
+    def _maximum(self, scores: View, select: Step, target: View) -> None:
+        """The largest of the masked scores of each row."""
         walks = {
             "stream": Walk(scores, scores.strides),
             "operand": Walk(self.mask, (0, *self.mask.strides)),
             "out": Walk(target, (*target.strides[:2], 0)),
         }
-        if vrf is not None:
-            walks["vrf"] = Walk(vrf, (*vrf.strides[:2], 0))
-        self.low.emit.emit_pass(Nest(scores.shape, walks), reduce=(2,), chain=chain)
+        self.low.emit.emit_pass(Nest(scores.shape, walks), reduce=(2,), chain=(select, Step("reduce_max")))
+
+    def _sum(self, powers: View, after: Sequence[Step], target: View) -> None:
+        """Σ p of each row: a contraction with ones is many times faster than the vector engine."""
+        heads, rows, positions = powers.shape
+        axes = [
+            Axis(heads, (0, powers.strides[0], target.strides[0])),
+            Axis(rows, (0, powers.strides[1], target.strides[1])),
+            Axis(positions, (1, 1, 0), reduced=True),
+        ]
+        self.low.emit.contract(axes, {"stream": self.ones, "stationary": powers, "out": target}, after)
 
     def _turned(self, values: View, end: SSAValue) -> View:
         """Values as [size, positions]: what is summed lies side by side; what no token wrote is zero."""

@@ -37,16 +37,16 @@ builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "pr
   }
 
   // Tokens reach the cache whole and in order. Queries and probabilities are stationary, keys and turned values
-  // stream from all slices; sums are each slice's own, and the product is divided by them as it is made.
+  // stream from all slices; sums are products with ones, and the product is divided by them as it is made.
   // CHECK: func.func private @attend
   // CHECK: tile.pass [64, 2, 64] ring 0 stream(%k strides [0, 64, 1] slices [1, 0, 0]) out(%[[KEYS:.*]] strides [64, 4096, 1])
   // CHECK-NEXT: tile.copy [128, 64] src(%[[KEYS]] strides [64, 1]) dst(%keys + 64 * %position strides [64, 1]) limit(%valid)
+  // CHECK: tile.pass [128] fill 1.0 out(%[[ONES:.*]] strides [1])
   // CHECK: tile.pass [4, 64, 2, 64] reduce [3] ring 1 stream({{.*}}) stationary({{.*}}) out(%[[SCORES:.*]] strides [128, 2, 1, 0]) chain [mul 0.5]
   // CHECK: out(%[[TOP:.*]] strides [2, 1, 0]) chain [select operand else -3.0e+38, reduce_max]
   // CHECK: %[[POWERS:.*]] = tile.alloc : memref<64x2x2x128xf32, "trf">
   // CHECK-NEXT: vrf(%[[TOP]] strides [2, 1, 0]) chain [select operand else -3.0e+38, sub vrf, exp]
-  // CHECK: vrf(%[[TOP]] strides [2, 1, 0]) chain [select operand else -3.0e+38, sub vrf, exp, reduce_add]
-  // CHECK: out(%[[SHARE:.*]] strides [1]) chain [rdiv 1.0]
+  // CHECK: tile.pass [4, 128] reduce [1] stream(%[[ONES]] strides [0, 1]) stationary(%[[POWERS]] strides [128, 1]) out(%[[SHARE:.*]] strides [1, 0]) chain [rdiv 1.0]
   // CHECK: tile.pass [64, 2] stream({{.*}} strides [1, 64]) out({{.*}} strides [4, 1]) mask(d1 + 2 * slice < %end)
   // CHECK-NEXT: tile.pass [2, 2, 64, 64, 2] reduce [3, 4] ring 3 stream({{.*}}) stationary(%[[POWERS]] {{.*}}) out(%a {{.*}}) vrf(%[[SHARE]] {{.*}}) chain [mul vrf]
   func.func private @attend(%q : !Q, %k : !Few, %m : tensor<1x1x128x128xi1, #tile.spread<2>>) -> tensor<1x128x2x64xf32, #tile.spread<1>> {
