@@ -15,7 +15,7 @@ from npuc.passes.algorithms.contractions import Axis
 from npuc.passes.lowering.caches import cache_slot
 from npuc.passes.lowering.elementwise import MASKED, imm
 from npuc.passes.lowering.function import FunctionLowering, element_type
-from npuc.passes.lowering.linear import to_stationary
+from npuc.passes.lowering.linear_units import to_stationary
 from npuc.passes.lowering.movement import runtime
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import f32

@@ -103,15 +103,11 @@ def test_scales_and_biases_from_wherever_it_pays(rows: int, parts: int, scale: s
         "v0": vector,
     }
     kind = f"tensor<1x{rows}x256x{{}}, #tile.sliced<4>>"
-    names = {"XxBF16": kind.format("bf16"), "XxF32": kind.format("f32"), "XxF8": kind.format("f8E4M3FN")}
-    declared, function = FP8, LAYER.replace("SCALE", scale)
-    for name, text in {
-        **names,
-        "PARTS": str(parts),
-        "WIDTH": str(256 // parts),
-        "DEPTH": str(4 // parts),
-    }.items():
-        declared, function = declared.replace(name, text), function.replace(name, text)
+    sizes = {"PARTS": str(parts), "WIDTH": str(256 // parts), "DEPTH": str(4 // parts), "SCALE": scale}
+    types = {"XxBF16": "bf16", "XxF32": "f32", "XxF8": "f8E4M3FN"}
+    function, declared = LAYER, FP8
+    for name, text in (sizes | {n: kind.format(element) for n, element in types.items()}).items():
+        function, declared = function.replace(name, text), declared.replace(name, text)
 
     q = (x.float() / scalars[0]).clamp(-448, 448).to(torch.float8_e4m3fn)
     products = (q.double() @ w.double().T).float()
