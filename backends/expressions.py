@@ -192,14 +192,16 @@ def _call(expr: Expr, scope: Scope) -> Callable[[View], float | str | bool]:
     if name not in MEASURES:
         fail(expr.position, f"unknown measure '{name}'", f"the measures are {', '.join(sorted(MEASURES))}")
     kinds, function, _ = MEASURES[name]
-    if kinds in ("selectors", "ports", "names"):
-        return {"selectors": _size_call, "ports": _run_call, "names": _count_call}[kinds](expr, scope)
+    if kinds in ("ports", "names"):
+        return {"ports": _run_call, "names": _count_call}[kinds](expr, scope)
     wanted = kinds.split()
+    if wanted[-1:] == ["selectors"]:
+        wanted[-1:] = ["selector"] * (len(expr.args) - len(wanted) + 1)
     if len(wanted) != len(expr.args):
         fail(
             expr.position,
             f"{name} takes {len(wanted)} arguments, {len(expr.args)} are given",
-            f"write {name}({', '.join(wanted)})",
+            f"write {name}({', '.join(kinds.split())})",
         )
     if not wanted:
         return lambda v: function(v)
@@ -210,9 +212,12 @@ def _call(expr: Expr, scope: Scope) -> Callable[[View], float | str | bool]:
     return lambda v: function(v, *[arg(v) for arg in args])
 
 
-def _argument(kind: str, arg: Expr, scope: Scope) -> Value:
+def _argument(kind: str, arg: Expr, scope: Scope) -> Callable[[View], float | str | Selector]:
     if kind == "number":
         return compile_number(arg, scope)
+    if kind == "selector":
+        selector = _selector(arg, scope)
+        return lambda v: selector
     name = _port(arg, scope) if kind == "port" else _field(arg, scope)
     return lambda v: name
 
@@ -238,11 +243,6 @@ def _selector(arg: Expr, scope: Scope) -> Selector:
             return lambda v, d: v.stride(port, d) != 0
         return lambda v, d: v.stride(port, d) == 0
     fail(arg.position, f"'{arg.text}' selects no dimensions", "use reduced, kept, moves(PORT) or rests(PORT)")
-
-
-def _size_call(expr: Expr, scope: Scope) -> Number:
-    selectors = [_selector(arg, scope) for arg in expr.args]
-    return lambda v: v.size(*selectors)
 
 
 def _run_call(expr: Expr, scope: Scope) -> Number:

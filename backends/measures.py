@@ -15,8 +15,8 @@ class Measure(NamedTuple):
     """A builtin.
 
     Attributes:
-        arguments: kinds of the arguments, separated by spaces: port, field, number; or one of ``selectors``,
-            ``ports`` (ports, then selectors) and ``names`` (a field, then quoted names).
+        arguments: kinds of the arguments, separated by spaces: port, field, number and, at the end,
+            selectors; or one of ``ports`` (ports, then selectors) and ``names`` (a field, then quoted names).
         function: takes the view, then the arguments.
         doc: what it measures, for the manual.
     """
@@ -116,7 +116,14 @@ MEASURES: dict[str, Measure] = {
     "granule": Measure("port", _granule, "write granule of the port's memory, in bytes"),
     "read_alignment": Measure("port", _read_alignment, "read alignment of the port's memory, in bytes"),
     "run": Measure(
-        "ports", _run, "elements at the inner end of the (selected) nest that are contiguous in all the ports"
+        "ports", _run,
+        "elements at the inner end of the (selected) nest that are contiguous in all the ports; "
+        "those of the stream end inside the ring",
+    ),
+    "behind": Measure(
+        "port number selectors", View.behind,
+        "how many runs of so many elements, the port's innermost, lie one behind the other over dimensions "
+        "that are selected",
     ),
     "fetches": Measure(
         "port number number", View.fetches,

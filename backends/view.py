@@ -145,11 +145,16 @@ class View:
         return not self.stride("stream", dim) and bool(self.stride("stationary", dim))
 
     def _inner(self, port: str) -> Iterator[tuple[int, int]]:
-        """Dimensions of more than one step, innermost first, without those that the port sits through."""
+        """Dimensions of more than one step, innermost first, without those that the port sits through.
+
+        The stream's end inside the ring dimension: other slices' elements come in between.
+        """
         reading = self.command.ports[port].direction == "reads"
         for d in range(len(self.sizes) - 1, -1, -1):
-            if self.sizes[d] <= 1 or (d == self.ring and port == "stream"):
+            if self.sizes[d] <= 1:
                 continue
+            if d == self.ring and port == "stream":
+                return
             if not self.stride(port, d) and (self.repeats(d) if reading else d in self.reduced):
                 continue
             yield d, self.sizes[d]
@@ -171,6 +176,26 @@ class View:
                 break
             length *= n
         return length
+
+    def behind(self, port: str, length: float, *selectors: Selector) -> int:
+        """How many runs of so many elements lie one behind the other at the inner end of a port.
+
+        Args:
+            port: the port.
+            length: of a run: the product of the extents of some innermost dimensions.
+            selectors: what the dimensions outside the run must be.
+        """
+        run = found = 1
+        for d, n in self._inner(port):
+            if run < length:
+                run *= n
+            elif all(select(self, d) for select in selectors) and (
+                self._step_bits(port, d) == run * found * self.bits(port)
+            ):
+                found *= n
+            else:
+                break
+        return found
 
     def _step_bits(self, port: str, dim: int) -> int:
         bits = self.bits(port)

@@ -87,6 +87,61 @@ def test_idle_lanes_and_short_runs_waste_multipliers(rngd: Machine) -> None:
     assert rngd.cost(scattered).stages["contract"] == 16 * full, "a flit for each element"
 
 
+def cut_matmul(type_: str, width: int, rows: int, together: int, columns: int, k: int) -> Instruction:
+    """x[rows, 64 · k] · w[columns, 64 · k]ᵀ; x is cut over the slices, so many rows are inside the ring."""
+    return Instruction("tu", "main", {
+        "size": (rows // together, 64, together, columns, k), "reduce": 0b10010, "ring_dim": 2,
+        "stream.strides": (together * k * width, 0, k * width, 0, width), "stream.type": type_,
+        "stationary.strides": (0, k * width, 0, 64 * k * width, width), "stationary.type": type_,
+        "out.strides": (together * columns * 4, 0, columns * 4, 4, 0), "out.type": "f32",
+    })  # fmt: skip
+
+
+# k, rows inside the ring; packets of 64 bytes that 512 rows make a column, flits that a slice sends: by hand.
+SHORT_RUNS = [
+    ("f8e4m3", 1, 16, 1, 512 * 32, 512),  # one row's 16 bytes make a padded flit
+    ("f8e4m3", 1, 16, 2, 256 * 64, 256),  # two rows: a flit, half a packet
+    ("f8e4m3", 1, 16, 4, 128 * 64, 256),  # four: full
+    ("f8e4m3", 1, 16, 32, 16 * 64 * 8, 256),  # eight full packets of a slice's 32 rows
+    ("f8e4m3", 1, 1, 32, 16 * 64, 16),  # 32 rows of one byte: no packet has more than 32 sums
+    ("f8e4m3", 1, 12, 4, 512 * 32, 512),  # 12 bytes are no power of two, so that rows share nothing
+    ("f8e4m3", 1, 48, 4, 512 * 64, 1024),
+    ("bf16", 2, 16, 1, 512 * 32, 512),  # a flit each from two neighbours on the ring
+    ("bf16", 2, 8, 4, 128 * 64, 256),
+    ("bf16", 2, 32, 1, 512 * 64, 1024),
+]
+
+
+@pytest.mark.parametrize(("type_", "width", "k", "together", "packets", "flits"), SHORT_RUNS)
+def test_rows_share_packets(
+    rngd: Machine, type_: str, width: int, k: int, together: int, packets: int, flits: int
+) -> None:
+    cost = rngd.cost(cut_matmul(type_, width, 512, together, 32, k))
+    assert cost.stages["contract"] == 4 * packets, "32 columns are 4 groups of the 8 lanes"
+    assert cost.stages["switch"] == 64 * (flits + 2)
+    assert cost.stages["commit"] == 512 * 32 * 4 // 32
+
+
+def test_results_leave_the_lanes_eight_a_cycle(rngd: Machine) -> None:
+    # 512 rows by 8 columns of one 16-byte product each: 128 packets, but 512 flits of results.
+    fields = cut_matmul("f8e4m3", 1, 512, 1, 8, 16).fields | {"ring_dim": 0}
+    assert (
+        rngd.cost(Instruction("tu", "main", fields | {"size": (512, 1, 1, 8, 16)})).stages["contract"] == 512
+    )
+
+
+def test_rows_inside_the_ring_need_accumulators(rngd: Machine) -> None:
+    fits, too_many = (cut_matmul("f8e4m3", 1, 512, rows, 32, 16) for rows in (32, 64))
+    assert rngd.check(fits) == []
+    assert "accumulators = 2048" in rngd.check(too_many)[0]
+
+
+def test_rows_apart_share_no_packet(rngd: Machine) -> None:
+    together = cut_matmul("f8e4m3", 1, 512, 4, 32, 16)
+    apart = together.fields | {"stream.strides": (128, 0, 32, 0, 1)}
+    assert rngd.cost(Instruction("tu", "main", apart)).stages["contract"] == 4 * 512 * 32
+
+
 def test_float_steps_run_at_half_width(rngd: Machine) -> None:
     fields = stream((1024,), (4,), "f32") | {"out.strides": (4,), "out.type": "f32", "chain.source": ("imm",)}
     clip = rngd.cost(Instruction("tu", "main", {**fields, "chain.op": ("max",)}))
@@ -100,11 +155,21 @@ def test_sub_context_moves_8_bytes_a_cycle(rngd: Machine) -> None:
     assert rngd.cost(move(1024, "dm", "sub")).stages["commit"] == 256
 
 
-def test_interleaved_operand_doubles_the_fetch(rngd: Machine) -> None:
-    one = move(1024, "dm", "main")
-    fields = one.fields | {"operand.strides": (2,), "operand.type": "bf16", "chain.op": ("add",)}
-    two = Instruction("tu", "main", fields | {"chain.source": ("operand",)})
-    assert rngd.cost(two).stages["fetch"] == 2 * rngd.cost(one).stages["fetch"]
+# The cast to f32 puts out 32 bytes a cycle: 8 elements, however narrow they were.
+@pytest.mark.parametrize(("type_", "width"), [("f8e4m3", 1), ("bf16", 2), ("f32", 4)])
+@pytest.mark.parametrize(("queue", "access"), [("main", 32), ("sub", 8)])
+def test_vector_passes_fetch_8_elements_a_cycle(
+    rngd: Machine, type_: str, width: int, queue: str, access: int
+) -> None:
+    plain = stream((1024,), (width,), type_) | {"out.strides": (width,), "out.type": type_}
+    clipped = plain | {"chain.op": ("max",), "chain.source": ("imm",)}
+    added = clipped | {"operand.strides": (width,), "operand.type": type_, "chain.source": ("operand",)}
+    moved, one, two = (
+        rngd.cost(Instruction("tu", queue, f)).stages["fetch"] for f in (plain, clipped, added)
+    )
+    assert moved == 1024 * width // access, "what is moved is not cast"
+    assert one == 1024 * width // min(access, 8 * width)
+    assert two == 2 * one, "the operand is fetched in between"
 
 
 def copy(

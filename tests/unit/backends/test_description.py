@@ -79,6 +79,12 @@ MEANING = [
         "bytes takes 2 arguments, 1 are given",
         "bytes(port, number)",
     ),
+    (
+        'limit behind(out) > 3 because "x" assumed',
+        "behind takes 2 arguments",
+        "behind(port, number, selectors)",
+    ),
+    ('limit behind(out, 1, steps) > 3 because "x" assumed', "'steps' selects no dimensions", "rests(PORT)"),
     ('limit size + out.strides > 3 because "x" assumed', "mentions 2 tuple fields", "one limit for each"),
     ('limit count(out.type, "f64") > 1 because "x" assumed', "no value of out.type", "none, f32"),
     ('limit size(inner) > 1 because "x" assumed', "'inner' selects no dimensions", "moves(PORT)"),
