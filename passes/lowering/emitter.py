@@ -98,9 +98,7 @@ class Emitter:
     ) -> None:
         """One pass; dimension numbers refer to the nest as given, before reordering and folding."""
         special = {*reduce, ring_dim, mask.dim if mask else -1, limit.dim if limit else -1} - {-1}
-        order = self._writing_order(nest, reduce)
-        folded, numbers = replace(nest, fixed=nest.fixed | special).permuted(order).folded()
-        renamed = {d: numbers[number] for number, d in enumerate(order) if number in numbers}
+        folded, renamed = self._arranged(replace(nest, fixed=nest.fixed | special), reduce)
         buffers: list[SSAValue] = []
         indices: list[SSAValue] = []
         ports = {name: _port(walk, buffers, indices) for name, walk in folded.walks.items()}
@@ -120,6 +118,12 @@ class Emitter:
             fill=fill,
         )
         self.add(tile.PassOp(spec, buffers, indices, self.module))
+
+    def _arranged(self, nest: Nest, reduce: Sequence[int]) -> tuple[Nest, dict[int, int]]:
+        """The nest as a command has it, and where its loops went."""
+        order = self._writing_order(nest, reduce)
+        folded, numbers = nest.permuted(order).folded()
+        return folded, {d: numbers[number] for number, d in enumerate(order) if number in numbers}
 
     def _writing_order(self, nest: Nest, reduce: Sequence[int]) -> list[int]:
         """The loops as they are, or, where rows are no whole granules, as the results lie: in one run."""
@@ -161,11 +165,14 @@ class Emitter:
 
     def _cycles(self, nest: Nest, reduce: tuple[int, ...], ring: int, chain: Sequence[Step]) -> int | None:
         """What a pass costs; None where no command runs it."""
+        special = frozenset({*reduce, ring} - {-1})
+        nest, renamed = self._arranged(replace(nest, fixed=nest.fixed | special), reduce)
         ports = {
             name: Port(number, 0, walk.strides, walk.slices)
             for number, (name, walk) in enumerate(nest.walks.items())
         }
-        spec = PassSpec(nest.size, ports, reduce, ring, chain=tuple(chain))
+        reduced = tuple(sorted(renamed[d] for d in reduce))
+        spec = PassSpec(nest.size, ports, reduced, renamed.get(ring, -1), chain=tuple(chain))
         operands = operands_of(self.machine, spec, [walk.view.buffer for walk in nest.walks.values()])
         return cheapest(self.machine, spec, operands)
 

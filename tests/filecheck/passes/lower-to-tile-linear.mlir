@@ -18,7 +18,7 @@ tile.packed @"u#0" of @u : memref<16x1x64x32x256xf32, "hbm"> recipe [pad [32768,
 
 builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 2 : i64, new_tokens = 1 : i64, length = 16 : i64}} {
   // From slices: each slice's weight rows go to its stationary memory, the switch sends every slice's part of the
-  // input round the ring, and each slice sums its own outputs.
+  // input round the ring, and each slice sums its own outputs. Short parts of a row travel with those of the next row.
   // CHECK: func.func private @sliced
   func.func private @sliced(%x : !L) -> !L {
     // CHECK-NEXT: %w = tile.weight @"w#0" : memref<1x1x64x4x256xf32, "hbm">
@@ -27,10 +27,19 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
     // CHECK-NEXT: tile.copy [64, 1024] src(%w strides [1024, 1]) dst(%y_1 strides [0, 1] slices [1, 0]) {module = "proj"}
     // CHECK-NEXT: %y_2 = tile.alloc : memref<64x4x256xf32, "trf">
     // CHECK-NEXT: tile.pass [1024] stream(%y_1 strides [1]) out(%y_2 strides [1]) {module = "proj"}
-    // CHECK-NEXT: tile.pass [2, 4, 64, 4] reduce [2, 3] ring 2 stream(%x strides [4, 0, 0, 1] slices [0, 0, 1, 0]) stationary(%y_2 strides [0, 256, 4, 1]) out(%y strides [4, 1, 0, 0]) {module = "proj"}
+    // CHECK-NEXT: tile.pass [64, 2, 4, 4] reduce [0, 3] ring 0 stream(%x strides [0, 4, 0, 1] slices [1, 0, 0, 0]) stationary(%y_2 strides [4, 0, 256, 1]) out(%y strides [0, 4, 1, 0]) {module = "proj"}
     %w = graph.param @"w#0" : !W
     %y = graph.linear %x, %w : !L {module = "proj"}
     func.return %y : !L
+  }
+
+  // As many rows at a time as fill what is multiplied at once: their sums wait while the ring goes round.
+  // CHECK: func.func private @rows
+  func.func private @rows(%x : tensor<1x512x96xf32, #tile.sliced<4>>) -> tensor<1x512x96xf32, #tile.sliced<4>> {
+    // CHECK: tile.pass [128, 64, 4, 4, 4] reduce [1, 4] ring 1 stream(%x strides [16, 0, 4, 0, 1] slices [0, 1, 0, 0, 0]) stationary(%y_2 strides [0, 4, 0, 256, 1]) out(%y strides [16, 0, 4, 1, 0])
+    %w = graph.param @"w#0" : !W
+    %y = graph.linear %x, %w : tensor<1x512x96xf32, #tile.sliced<4>>
+    func.return %y : tensor<1x512x96xf32, #tile.sliced<4>>
   }
 
   // From a replicated tensor nothing goes round. A bias is added in a pass of its own, before rounding.

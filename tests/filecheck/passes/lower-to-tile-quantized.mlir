@@ -39,7 +39,7 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
     // CHECK: tile.copy [64, 1024] src(%w strides [1024, 1]) dst([[STAGED:%[a-z0-9_]+]] strides [0, 1] slices [1, 0])
     // CHECK: [[TRF:%[a-z0-9_]+]] = tile.alloc : memref<64x4x256xbf16, "trf">
     // CHECK-NEXT: tile.pass [1024] stream([[STAGED]] strides [1]) out([[TRF]] strides [1])
-    // CHECK: stationary([[TRF]] {{.*}} out([[SUMS:%[a-z0-9_]+]] strides [4, 1, 0, 0])
+    // CHECK: stationary([[TRF]] {{.*}} out([[SUMS:%[a-z0-9_]+]] strides [0, 4, 1, 0])
     // CHECK: [[OUT:%[a-z0-9_]+]] = tile.alloc : memref<64x2x1x4xbf16, "dm">
     // CHECK-NEXT: tile.pass [2, 4] stream([[SUMS]] strides [4, 1]) out([[OUT]] strides [4, 1]) operand(%s_1 strides [0, 1]) chain [mul operand]
     %w = graph.param @"w#0" : !W
@@ -71,7 +71,7 @@ builtin.module @prefill_1x512 attributes {npuc.bucket = {kind = "prefill", batch
     // CHECK-NEXT: tile.pass [4] stream(%{{.*}} strides [1]) out(%[[B]] strides [1])
     // CHECK-NOT: "vrf">
     // CHECK: tile.pass [2048] stream(%x strides [1]) out({{.*}}) vrf(%[[B]] strides [0]) chain [div vrf, max -448.0, min 448.0]
-    // CHECK: stationary({{.*}}) out(%[[SUMS:.*]] strides {{.*}}) vrf(%[[B]] + 1 strides [0, 0, 0, 0]) chain [mul vrf]
+    // CHECK: stationary({{.*}}) out(%[[SUMS:.*]] strides {{.*}}) vrf(%[[B]] + 1 strides [0, 0, 0, 0, 0]) chain [mul vrf]
     // CHECK: stream(%[[SUMS]] strides {{.*}} operand(%v_1 {{.*}}) chain [add operand]
     %w = graph.param @"f#0" : !W8
     %b = graph.param @"b#0" : !Both

@@ -1,5 +1,7 @@
 """Orders of a contraction's loops: all of them compute the same sums."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,8 +46,17 @@ def test_columns_may_stand_inside_a_part_of_the_sum() -> None:
     assert (5, 4, 2, 8) in {tuple(axis.size for axis in order) for order in orders(axes)}
 
 
+RING = (Axis(8, (4, 0, 2)), Axis(2, (0, 64, 1)), Axis(16, (0, 4, 0), reduced=True, ring=True))
+INNER = Axis(4, (1, 1, 0), reduced=True)
+
+
 def test_the_ring_stays_whole() -> None:
-    axes = (Axis(2, (4, 0, 2)), Axis(2, (0, 64, 1)), Axis(16, (0, 4, 0), reduced=True, ring=True))
-    inner = Axis(4, (1, 1, 0), reduced=True)
-    for order in orders((*axes, inner)):
+    for order in orders((*RING, INNER)):
         assert [axis.size for axis in order if axis.ring] == [16]
+
+
+def test_rows_that_lie_behind_each_other_may_stand_inside_the_ring() -> None:
+    found = {tuple(axis.size for axis in order) for order in orders((*RING, INNER))}
+    assert {(2, 16, 4, 2, 4), (2, 16, 2, 4, 4), (1, 16, 8, 2, 4)} <= found
+    apart = (replace(RING[0], strides=(8, 0, 2)), *RING[1:], INNER)
+    assert {order[0].size for order in orders(apart)} == {8, 2}, "rows outside, or the columns"

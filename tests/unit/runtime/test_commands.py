@@ -151,6 +151,32 @@ def test_contractions_equal_the_loop_nest(drawn: Drawn, mask_limit: int) -> None
     drawn.check(mask_limit, 0)
 
 
+@pytest.mark.parametrize("dtype", [F8, BF16])
+def test_rows_inside_the_ring_give_what_rows_outside_give(dtype: torch.dtype) -> None:
+    slices, rows, columns, k, together = 4, 8, 3, 5, 2
+    x = ((torch.arange(slices * rows * k) % 9) - 4).view(slices, rows, k)
+    w = ((torch.arange(slices * columns * slices * k) % 7) - 3).view(slices, columns, slices, k)
+    expected = torch.einsum("trk,sctk->src", x, w).float()
+
+    def run(*loops: tuple[int, int, int, int], ring: int, reduce: set[int]) -> torch.Tensor:
+        size, *strides = zip(*loops, strict=True)
+        own = rows * k, columns * slices * k, rows * columns  # of a slice, in each operand
+        ports = [Port(t, (n, *s)) for t, n, s in zip((dtype, dtype, F32), own, strides, strict=True)]
+        spec = PassSpec(size, ports[2], slices, frozenset(reduce), ports[0], ports[1], ring_dim=ring)
+        out = torch.zeros(expected.numel())
+        run_pass(spec, {"stream": At(x.to(dtype).flatten(), 0), "stationary": At(w.to(dtype).flatten(), 0),
+                        "out": At(out, 0)})  # fmt: skip
+        return out.view_as(expected)
+
+    inner = (k, 1, 1, 0)
+    column, turn = (columns, 0, slices * k, 1), (slices, 0, k, 0)
+    outside = run((rows, k, 0, columns), column, turn, inner, ring=2, reduce={2, 3})
+    blocks, block = (rows // together, together * k, 0, together * columns), (together, k, 0, columns)
+    inside = run(blocks, turn, block, column, inner, ring=1, reduce={1, 4})
+    assert torch.equal(outside, expected)
+    assert torch.equal(inside, expected)
+
+
 @st.composite
 def drawn_copies(draw: st.DrawFn) -> tuple[CopySpec, list[int], list[int], int]:
     nest = draw(st.integers(1, 4))
