@@ -159,5 +159,5 @@ def test_division_by_zero_names_the_expression() -> None:
 def test_missing_file() -> None:
     from npuc.backends.machine import load_machine
 
-    with pytest.raises(UserError, match="cannot read it"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_machine("/nowhere/x.npu")
