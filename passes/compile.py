@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import resource
 from collections.abc import Callable, Sequence
@@ -12,51 +11,27 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import npuc
 from npuc.backends.elf import program_bytes
 from npuc.frontends.checkpoint import Checkpoint, open_checkpoint
 from npuc.frontends.transformers_export import import_model
-from npuc.ir import tile
 from npuc.ir.errors import UserError
-from npuc.ir.files import read_text
 from npuc.ir.legality import PHASES
-from npuc.ir.parsing import IRParser
 from npuc.ir.printing import print_ir
 from npuc.passes.allocate_buffers import memory_map
+from npuc.passes.artifact_manifest import integer_of, manifest_of, string_of
 from npuc.passes.buckets import Bucket, choose_buckets
-from npuc.passes.emit import EmittedProgram, emit_programs
+from npuc.passes.emit import emit_programs
 from npuc.passes.instrumentation import Instrument
+from npuc.passes.ir_files import parse_ir
 from npuc.passes.partition import check_ranks, ranks_of
-from npuc.passes.pipeline import (
-    Observer,
-    PhaseTime,
-    Quantize,
-    context,
-    finish_phase,
-    lower,
-    phase_of,
-    pipeline_string,
-)
-from npuc.passes.quantization_recipe import quantization_recipe
+from npuc.passes.pipeline import Observer, PhaseTime, Quantize, finish_phase, lower, phase_of
 from npuc.passes.resume import resume_key
 from npuc.passes.settled import check_settled, settled_buckets
 from npuc.passes.target_option import is_description, machine_of
 from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, debug_file, rank_file
-from npuc.runtime.manifest import (
-    Cache,
-    IoTensor,
-    Manifest,
-    Parallel,
-    Program,
-    RankWeights,
-    Region,
-    Source,
-    SourceWeights,
-)
+from npuc.runtime.manifest import RankWeights
 from npuc.runtime.weight_packing import ModuleWeights
-from npuc.runtime.weights import header_sha256
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
-from xdsl.utils.exceptions import ParseError, VerifyException
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 if TYPE_CHECKING:
     from npuc.passes.check_passes import Checked, CheckOptions
@@ -169,7 +144,7 @@ class Compilation:
         checkpoint = open_checkpoint(
             self.model, revision=self.revision, local_files_only=self.local_files_only
         )
-        tokens = read_prompt(prompt, checkpoint.root, _integer(module, "npuc.vocab_size"))
+        tokens = read_prompt(prompt, checkpoint.root, integer_of(module, "npuc.vocab_size"))
         return Evaluator(checkpoint.root, self.target, [Call.of(bucket, tokens) for bucket in buckets])
 
     def _tell(self, step: str) -> None:
@@ -212,7 +187,7 @@ class Compilation:
             return []
         raise UserError(
             "no-context",
-            f"a {_string(module, 'npuc.model_type')} model has no context length, so no program holds it",
+            f"a {string_of(module, 'npuc.model_type')} model has no context length, so no program holds it",
             where="max_position_embeddings",
             remedy="only language models become programs; this one can be had up to --compile-to quantize",
         )
@@ -229,24 +204,6 @@ class Compilation:
         if self.dump_dir is not None:
             self.dump_dir.mkdir(parents=True, exist_ok=True)
             (self.dump_dir / f"{PHASES.index(name) + 1}.{name}.mlir").write_text(print_ir(module))
-
-
-def parse_ir(path: Path) -> ModuleOp:
-    """A module from a file of textual IR.
-
-    Raises:
-        UserError: when the file cannot be read, parsed or verified.
-    """
-    text = read_text(path)
-    try:
-        module = IRParser(context(), text, str(path)).parse_module()
-        module.verify()
-    except ParseError as error:
-        line = text[: error.span.start].count("\n") + 1
-        raise UserError("bad-ir", f"is no valid IR: {error.msg}", where=f"{path}:{line}") from error
-    except VerifyException as error:
-        raise UserError("bad-ir", f"does not verify: {error}", where=str(path)) from error
-    return module
 
 
 def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
@@ -277,7 +234,7 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         if compilation.debug:
             phase, text = compilation.start
             writer.add_file(debug_file(phase), text.encode())
-        manifest = _manifest(compilation, module, buckets, emitted, weights, checkpoint)
+        manifest = manifest_of(compilation, module, buckets, emitted, weights, checkpoint)
         written = writer.finish(manifest)
         compilation.phases.append(PhaseTime("emit", perf_counter() - emit_start))
     sizes = {entry.path: entry.bytes for entry in written.files}
@@ -388,104 +345,3 @@ def _write_weights(
         header = weight_writer.close()
         found.append(RankWeights(rank, rank_file(rank), header, weights.placements(base)))
     return tuple(found)
-
-
-def _manifest(
-    compilation: Compilation,
-    module: ModuleOp,
-    buckets: Sequence[Bucket],
-    emitted: Sequence[EmittedProgram],
-    weights: tuple[RankWeights, ...],
-    checkpoint: Checkpoint,
-) -> Manifest:
-    regions = {name: Region(*pair) for name, pair in memory_map(module).items()}
-    described, machine = is_description(compilation.target), machine_of(compilation.target)
-    ranks = ranks_of(module)
-    return Manifest(
-        npuc=npuc.__version__,
-        target=machine.name if described else compilation.target,
-        dtype={"float32": "f32", "bfloat16": "bf16"}[_string(module, "npuc.dtype")],
-        source=_source(checkpoint, weights=bool(weights)),
-        recipe=quantization_recipe(module, compilation.quantize),
-        pipeline=pipeline_string(
-            MACHINE_FILE if described else compilation.target,
-            buckets,
-            compilation.quantize,
-            ranks,
-        ),
-        vocab_size=_integer(module, "npuc.vocab_size"),
-        max_context=max(bucket.length for bucket in buckets),
-        slots=max(bucket.batch for bucket in buckets),
-        buckets={
-            kind: tuple(b.sizes for b in buckets if b.kind == kind)
-            for kind in dict.fromkeys(b.kind for b in buckets)
-        },
-        parallel=Parallel(ranks, machine.chips_of(ranks)),
-        memory=regions,
-        programs=tuple(_program(p, b) for p, b in zip(emitted, buckets, strict=True)),
-        caches=tuple(_caches(module, regions["cache"].base)),
-        weights=weights,
-    )
-
-
-def _program(emitted: EmittedProgram, bucket: Bucket) -> Program:
-    io = {name: IoTensor(address, shape, kind) for name, (address, shape, kind) in emitted.io.items()}
-    return Program(
-        name=bucket.name,
-        kind=bucket.kind,
-        batch=bucket.batch,
-        length=bucket.length,
-        new_tokens=bucket.new_tokens,
-        file=f"programs/{bucket.name}.stage0.elf",
-        entries=("all", "last"),
-        io=io,
-    )
-
-
-def _caches(module: ModuleOp, base: int) -> list[Cache]:
-    found: list[Cache] = []
-    for op in module.body.block.ops:
-        if isinstance(op, tile.CacheOp):
-            _, heads, key_size = op.key_type.get_shape()
-            layers = tile.ints(op.layers)
-            found.append(
-                Cache(
-                    name=op.sym_name.data,
-                    layers=layers,
-                    heads=heads,
-                    key_size=key_size,
-                    value_size=op.value_type.get_shape()[-1],
-                    type=str(op.key_type.element_type),
-                    address=base + tile.integer(op.offset),
-                    bytes=len(layers) * tile.integer(op.layer_stride),
-                )
-            )
-    return found
-
-
-def _source(checkpoint: Checkpoint, *, weights: bool) -> Source:
-    """What the checkpoint was: hashes of its configuration and of its weight files' headers."""
-    config = (checkpoint.root / "config.json").read_bytes()
-    architectures = checkpoint.config_json.get("architectures") or ["unknown"]
-    files = sorted({source.file for source in checkpoint.tensors.values()}) if weights else []
-    return Source(
-        name=checkpoint.root.name,
-        architecture=str(architectures[0]),
-        config_sha256=hashlib.sha256(config).hexdigest(),
-        weights=tuple(
-            SourceWeights(
-                file, (checkpoint.root / file).stat().st_size, header_sha256(checkpoint.root / file)
-            )
-            for file in files
-        ),
-    )
-
-
-def _string(module: ModuleOp, name: str) -> str:
-    attr = module.attributes[name]
-    assert isinstance(attr, StringAttr)
-    return attr.data
-
-
-def _integer(module: ModuleOp, name: str) -> int:
-    return tile.integer(module.attributes[name])

@@ -21,8 +21,9 @@ from npuc.passes.bisection.states import State, history_of
 from npuc.passes.bisection.stored import Stored
 from npuc.passes.buckets import KINDS, Bucket, parse_buckets
 from npuc.passes.check_passes import CheckOptions, read_prompt, tolerance_of
-from npuc.passes.compile import Compilation, parse_ir
+from npuc.passes.compile import Compilation
 from npuc.passes.evaluation import Call, Evaluator
+from npuc.passes.ir_files import parse_ir
 from npuc.passes.pipeline import Quantize, phase_of
 from npuc.passes.quantization_recipe import quantization_recipe
 from npuc.runtime.artifact import Artifact

@@ -9,7 +9,7 @@ from typing import Any
 from npuc.backends.elf import Program
 from npuc.backends.machine import Machine
 from npuc.ir.legality import module_path
-from npuc.passes.compile import parse_ir
+from npuc.passes.ir_files import parse_ir
 from npuc.tools.located_commands import located_commands, plain
 from npuc.tools.sequence_diff import Edit, Item, edit_data, match
 from xdsl.dialects.builtin import ModuleOp, StringAttr

@@ -16,7 +16,7 @@ from npuc.backends.instruction import Instruction
 from npuc.ir.printing import print_ir
 from npuc.passes.bisection.comparison import partners_of
 from npuc.passes.bisection.states import State
-from npuc.passes.compile import parse_ir
+from npuc.passes.ir_files import parse_ir
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.manifest import FILE_NAME, Manifest, write_manifest
 from npuc.runtime.simulator.program import load_program

@@ -18,7 +18,7 @@ from npuc.ir.errors import UserError
 from npuc.ir.printing import print_ir
 from npuc.passes.bisection.states import State, history_of
 from npuc.passes.buckets import parse_bucket
-from npuc.passes.compile import parse_ir
+from npuc.passes.ir_files import parse_ir
 from npuc.passes.pipeline import finish_phase
 from npuc.passes.reduction.criteria import find_criterion
 from npuc.passes.reduction.modules import size

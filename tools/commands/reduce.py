@@ -82,8 +82,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 def _input(file: Path, passes: str | None) -> tuple[ModuleOp, str]:
     """The module of a file, and the pipeline: the one given, or the one that the file holds."""
     from npuc.ir.files import read_text
-    from npuc.passes.compile import parse_ir
     from npuc.passes.instrumentation import parse_pipeline_text
+    from npuc.passes.ir_files import parse_ir
     from npuc.passes.reproducer import split_reproducer
 
     text = read_text(file)

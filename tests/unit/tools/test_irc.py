@@ -134,6 +134,29 @@ def test_opt_shows_the_neighbourhood_of_a_fault(tmp_path: Path, capsys: pytest.C
     assert "expected argument name here" in capsys.readouterr().err.lower()
 
 
+@pytest.mark.parametrize(
+    "command", [["reduce", "-p", "cse"], ["compile", "MODEL", "-t", "rngd", "-o", "OUT", "--compile-from"]]
+)
+def test_ir_that_is_wrong_is_shown(
+    command: list[str], demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As irc opt shows it: the line and column, or the module, and what is there."""
+    path = tmp_path / "x.mlir"
+    path.write_text('builtin.module {\n  "graph.nonesuch"() : () -> ()\n}\n')
+    places = {"OUT": str(tmp_path / "out"), "MODEL": str(demo_model)}
+    words = [*(places.get(word, word) for word in command), str(path)]
+    assert irc.main(words) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"irc: error: {path}:2:19: operation graph.nonesuch is not registered"
+    assert lines[1].strip() == '"graph.nonesuch"() : () -> ()'
+    path.write_text(FAULTY)
+    assert irc.main(words) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"irc: error: {path}: model.layers.{{}}.mlp: contracting dimensions differ")
+    assert any("graph.linear" in line for line in lines[1:])
+    assert not (tmp_path / "out").exists()
+
+
 def test_opt_runs_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "in.mlir"
     path.write_text(FAULTY.replace("x9x", "x8x"))
