@@ -28,7 +28,8 @@ from npuc.passes.pipeline import Observer, PhaseTime, Quantize, finish_phase, lo
 from npuc.passes.resume import resume_key
 from npuc.passes.settled import check_settled, settled_buckets
 from npuc.passes.target_option import is_description, machine_of
-from npuc.runtime.artifact import MACHINE_FILE, ArtifactWriter, debug_file, rank_file
+from npuc.runtime.artifact import MACHINE_FILE, debug_file, rank_file
+from npuc.runtime.artifact_writer import ArtifactWriter
 from npuc.runtime.manifest import RankWeights
 from npuc.runtime.weight_packing import ModuleWeights
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp

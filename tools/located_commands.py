@@ -14,7 +14,7 @@ from npuc.backends.instruction import FieldValue, Instruction, Reg
 from npuc.backends.machine import Machine
 
 if TYPE_CHECKING:
-    from npuc.runtime.simulator.timing import Timeline
+    from npuc.runtime.simulator.timeline import Timeline
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from npuc.runtime.simulator.critical_path import FIXED, CriticalPath
-from npuc.runtime.simulator.timing import Timeline
+from npuc.runtime.simulator.timeline import Timeline
 
 SHOWN = 6
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from npuc.backends.instruction import Instruction
-from npuc.runtime.simulator.timing import Timeline
+from npuc.runtime.simulator.timeline import Timeline
 
 SEQUENCER = "sequencer"
 FIXED = "fixed"

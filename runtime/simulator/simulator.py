@@ -16,7 +16,8 @@ from npuc.runtime.simulator.hazards import Hazard, Monitor, check_cores, run_obs
 from npuc.runtime.simulator.memory import SimulatedMemory
 from npuc.runtime.simulator.place import Place
 from npuc.runtime.simulator.program import LoadedProgram, load_instructions, load_program
-from npuc.runtime.simulator.timing import Timeline, simulate
+from npuc.runtime.simulator.timeline import Timeline
+from npuc.runtime.simulator.timing import simulate
 from torch import Tensor
 
 

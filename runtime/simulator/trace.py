@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npuc.ir.files import write_atomically
-from npuc.runtime.simulator.timing import Timeline
+from npuc.runtime.simulator.timeline import Timeline
 
 
 def chrome_trace(timelines: Sequence[Timeline], names: Sequence[str] = ()) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from npuc.ir.npu import CommandOp, LabelOp, ProgramOp
 from npuc.passes.programs import programs as programs_of
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.manifest import Program
-from npuc.runtime.simulator.timing import Timeline
+from npuc.runtime.simulator.timeline import Timeline
 from npuc.tools.commands.profile import data_of, time_program
 from npuc.tools.located_commands import LocatedCommand, located_commands
 from npuc.tools.report.memory_map import Span, buffers_of, lives

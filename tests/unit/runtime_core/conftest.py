@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from npuc.runtime.artifact import ArtifactWriter, program_file, rank_file
+from npuc.runtime.artifact import program_file, rank_file
+from npuc.runtime.artifact_writer import ArtifactWriter
 from npuc.runtime.llm import LLM
 from npuc.runtime.manifest import (
     Cache,

@@ -18,7 +18,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from npuc.ir.errors import UserError
-from npuc.runtime.artifact import Artifact, ArtifactWriter
+from npuc.runtime.artifact import Artifact
+from npuc.runtime.artifact_writer import ArtifactWriter
 from npuc.runtime.json_schema import canonical_json, encode, parse_json
 from npuc.runtime.manifest import FileEntry, Parallel, Region, check_path, read_manifest, write_manifest
 from npuc.runtime.weights import TensorPlan, WeightWriter
@@ -237,7 +238,7 @@ from typing import Any
 import torch
 sys.path.insert(0, sys.argv[1])
 from conftest import PLAN, manifest, weight_values
-from npuc.runtime.artifact import ArtifactWriter
+from npuc.runtime.artifact_writer import ArtifactWriter
 kill_after, asked = sys.argv[3], []
 def stop_at(point):
     if kill_after == point:
