@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from npuc.frontends.element_types import element_type
 from npuc.frontends.fx_import import FxImporter, FxNode, lowers
-from npuc.frontends.weights import element_type
 from npuc.ir import graph
 from npuc.ir.graph import element_of
 from npuc.ir.torch_types import torch_type

@@ -12,7 +12,8 @@ from typing import Any
 
 import sympy
 import torch
-from npuc.frontends.weights import Step, element_type
+from npuc.frontends.element_types import element_type
+from npuc.frontends.recipes import Step
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.graph import BATCH, SEQ, element_of, shape_of, tensor_type

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from npuc.frontends.element_types import element_type
 from npuc.frontends.quantization import LayerQuantization, Quantization
-from npuc.frontends.weights import element_type
 from npuc.ir.errors import UserError
 from npuc.ir.nquant import NQUANT, SchemeAttr
 from npuc.ir.nquant_kernels import torch_type

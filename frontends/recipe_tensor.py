@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from npuc.frontends.weights import recipe
+from npuc.frontends.recipes import recipe
 from npuc.ir.errors import UserError
 from torch import Tensor
 from torch.utils._pytree import tree_map

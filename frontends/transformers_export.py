@@ -11,11 +11,13 @@ import torch
 from npuc.frontends import aten_compute, aten_elementwise, aten_quantize, aten_shape
 from npuc.frontends.checkpoint import open_checkpoint
 from npuc.frontends.declared import DeclaredCheckpoint
+from npuc.frontends.element_types import element_type
 from npuc.frontends.fx_import import FxImporter, module_path
 from npuc.frontends.layer_kinds import LayerKind
 from npuc.frontends.quantization import read_quantization
+from npuc.frontends.recipes import Step
 from npuc.frontends.trace_model import SIZES, TracedGraph, TracedModel, trace_model
-from npuc.frontends.weights import Step, WeightTable, element_type
+from npuc.frontends.weight_table import WeightTable
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.graph import BATCH, CTX, SEQ

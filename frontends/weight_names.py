@@ -7,8 +7,8 @@ from copy import deepcopy
 from typing import Any
 
 from npuc.frontends.recipe_tensor import RecipeTensor
+from npuc.frontends.recipes import source_attr
 from npuc.frontends.safetensors import DTYPES, TensorSource
-from npuc.frontends.weights import source_attr
 from npuc.ir.errors import UserError
 from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping

@@ -35,7 +35,7 @@ def user_error(error: BaseException) -> UserError | None:
     return None
 
 
-def pipeline_error(error: Exception) -> UserError:
+def pipeline_error(error: BaseException) -> UserError:
     """The error to show for a pipeline string that xDSL refuses."""
     found = user_error(error)
     return found or UserError("pipeline", sentence(str(error)), remedy="irc passes lists the passes")

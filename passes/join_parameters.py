@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from npuc.frontends.weights import recipe
+from npuc.frontends.recipes import recipe
 from npuc.ir import graph
 from npuc.ir.graph import element_of, static_shape
 from npuc.passes.rewriting import take_attributes

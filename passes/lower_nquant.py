@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from npuc.backends.machine import Machine
-from npuc.frontends.weights import recipe
+from npuc.frontends.recipes import recipe
 from npuc.ir import graph
 from npuc.ir.graph import element_of, static_shape
 from npuc.ir.nquant import DequantizeOp, QuantizeOp, SchemeAttr, scheme_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npuc.frontends.weights import is_rounded
+from npuc.frontends.recipes import is_rounded
 from npuc.ir import graph
 from npuc.ir.nquant import QuantizedType
 from npuc.passes.pipeline import Quantize

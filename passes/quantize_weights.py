@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from npuc.frontends.weights import recipe
+from npuc.frontends.recipes import recipe
 from npuc.ir import graph
 from npuc.ir.graph import element_of, static_shape
 from npuc.ir.nquant import DequantizeOp, QuantizedType, SchemeAttr

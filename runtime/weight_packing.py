@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir import graph, tile
 from npuc.ir.torch_types import torch_type
 from npuc.runtime.ahead import ahead

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from npuc.frontends.checkpoint import Checkpoint
 from npuc.frontends.safetensors import INDEX_NAME
-from npuc.frontends.weights import tied_names
+from npuc.frontends.weight_table import tied_names
 
 DTYPES = {"float32": (torch.float32, "F32"), "bfloat16": (torch.bfloat16, "BF16")}
 PIECE = 1 << 22  # elements made at once

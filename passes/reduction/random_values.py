@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from npuc.backends.machine import Machine
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir import graph, tile
 from npuc.ir.commands import torch_type as memref_type
 from npuc.ir.graph_types import shape_of, static_shape

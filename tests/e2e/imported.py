@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir.interpret import Caches, Runtime, interpret
 from xdsl.dialects.builtin import ModuleOp
 

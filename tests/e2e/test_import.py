@@ -11,7 +11,7 @@ import torch
 import transformers
 from imported import TOLERANCE, check_import, relative_error
 from npuc.frontends.transformers_export import import_model
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir import graph
 from npuc.ir.interpret import Caches, Runtime, interpret
 from npuc.tools import irc

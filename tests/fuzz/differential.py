@@ -15,7 +15,7 @@ from pathlib import Path
 
 from graph_builder import random_root
 from npu_programs import lost_by_encoding
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Interpreter

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from npuc.frontends.recipes import source_attr
 from npuc.frontends.safetensors import TensorSource
-from npuc.frontends.weights import source_attr
 from npuc.ir import graph
 from npuc.ir.graph_types import element_of, shape_of, tensor_type
 from npuc.ir.shapes import Dim

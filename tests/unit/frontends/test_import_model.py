@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 import transformers
 from npuc.frontends.transformers_export import import_model
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir import graph
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Caches, Runtime, interpret

@@ -10,7 +10,7 @@ import torch
 import transformers
 from npuc.frontends.trace_model import TracedModel, trace_model
 from npuc.frontends.transformers_export import import_model
-from npuc.frontends.weights import WeightReader
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir import graph
 from npuc.ir.interpret import Caches, Runtime, interpret
 from torch import Tensor

@@ -17,7 +17,8 @@ from npuc.frontends.quantization import Group, LayerQuantization, Quantization, 
 from npuc.frontends.quantized_linear import replace_linears
 from npuc.frontends.trace_model import TracedModel, trace_model
 from npuc.frontends.transformers_export import ModuleImporter, import_model
-from npuc.frontends.weights import WeightReader, WeightTable
+from npuc.frontends.weight_reader import WeightReader
+from npuc.frontends.weight_table import WeightTable
 from npuc.ir import graph, nquant
 from npuc.ir.errors import UserError
 from npuc.ir.interpret import Caches, Runtime, interpret

@@ -10,8 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 from npuc.frontends.recipe_tensor import RecipeTensor
+from npuc.frontends.recipes import rearrange, recipe, source_attr
 from npuc.frontends.safetensors import read_checkpoint
-from npuc.frontends.weights import WeightReader, rearrange, recipe, source_attr
+from npuc.frontends.weight_reader import WeightReader
 from npuc.ir.errors import UserError
 from npuc.ir.graph import WeightOp
 from torch import Tensor
