@@ -2,8 +2,9 @@
 
 Buffers are memrefs whose memory space names a memory of the machine; in per-slice memories
 dimension 0 is the slice. The command model (nests, ports, chains) is docs/design.md, section 6.
-Declarations are defined in `tile_declarations`, placements in `tile_placements`, ports and specs in
-`tile_spec`; those of operations are found here too.
+Declarations are defined in `tile_declarations`, placements in `tile_placements`, operations that give
+buffers and indices in `tile_buffers` and `tile_indices`, ports and specs in `tile_spec`; what operations need
+is found here too.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-from npuc.ir.assembly import (
-    TextualOp,
-    parse_values,
-    print_attributes,
-    print_values,
-)
-from npuc.ir.shapes import row_major_strides
-from npuc.ir.symbols import require_function, require_symbol
+from npuc.ir.assembly import TextualOp, parse_values, print_attributes, print_values
+from npuc.ir.symbols import require_function
 from npuc.ir.tile_assembly import parse_copy, parse_pass, print_copy, print_pass
+from npuc.ir.tile_buffers import (
+    AllocOp,
+    CacheSlotOp,
+    SharedOp,
+    WeightOp,
+    buffer_type,
+    memory_of,
+    slice_strides,
+)
 from npuc.ir.tile_declarations import CacheOp, PackedOp
+from npuc.ir.tile_indices import RUNTIME_PARAMETERS, ChipOp, ConstantOp, RankOp, RuntimeOp, SumOp
 from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from npuc.ir.tile_spec import (
     MAX_CHAIN,
@@ -39,7 +44,6 @@ from npuc.ir.tile_spec import (
 )
 from npuc.ir.tile_verify import verify_copy, verify_pass
 from xdsl.dialects.builtin import (
-    I64,
     ArrayAttr,
     DenseArrayBase,
     DictionaryAttr,
@@ -50,249 +54,22 @@ from xdsl.dialects.builtin import (
     MemRefType,
     StringAttr,
     SymbolRefAttr,
-    UnitAttr,
     f32,
 )
 from xdsl.ir import Attribute, Block, Dialect, Operation, Region, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
-    IRDLOperation,
     attr_def,
     irdl_op_definition,
-    operand_def,
     opt_attr_def,
-    opt_operand_def,
     region_def,
-    result_def,
     traits_def,
     var_operand_def,
 )
 from xdsl.parser import Parser
 from xdsl.printer import Printer
-from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoTerminator, Pure, SymbolUserOpInterface
+from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoTerminator, SymbolUserOpInterface
 from xdsl.utils.exceptions import VerifyException
-
-
-def buffer_type(shape: Sequence[int], element: Attribute, memory: str) -> MemRefType[Attribute]:
-    """A dense row-major buffer in the named memory."""
-    return MemRefType(element, shape, memory_space=StringAttr(memory))
-
-
-def memory_of(value: SSAValue | Attribute) -> str:
-    """The name of the memory a buffer lies in."""
-    kind = value.type if isinstance(value, SSAValue) else value
-    assert isinstance(kind, MemRefType)
-    assert isinstance(kind.memory_space, StringAttr)
-    return kind.memory_space.data
-
-
-def slice_strides(type: MemRefType[Attribute], per_slice: bool) -> tuple[int, ...]:
-    """Row-major element strides inside one slice; a per-slice buffer's dimension 0 is left out."""
-    shape = type.get_shape()
-    return row_major_strides(shape[1:] if per_slice else shape)
-
-
-@irdl_op_definition
-class AllocOp(IRDLOperation):
-    """A buffer in on-chip (or scratch main) memory, uninitialised; lives to its last use."""
-
-    name = "tile.alloc"
-    result = result_def(MemRefType)
-    assembly_format = "`:` type($result) attr-dict"
-
-    def __init__(self, shape: Sequence[int], element: Attribute, memory: str) -> None:
-        super().__init__(result_types=[buffer_type(shape, element, memory)])
-
-    def verify_(self) -> None:
-        if not isinstance(self.result.type.memory_space, StringAttr):
-            raise VerifyException(f"{self.result.type} names no memory")
-
-
-class _ReadsWeight(SymbolUserOpInterface):
-    """The packed weight exists and is of this type; a weight per layer is read with a layer."""
-
-    def verify(self, op: Operation) -> None:
-        assert isinstance(op, WeightOp)
-        packed = require_symbol(op, op.symbol, "packed weight", (PackedOp.name,))
-        assert isinstance(packed, PackedOp)
-        name = op.symbol.string_value()
-        if packed.type != op.result.type:
-            raise VerifyException(f"packed weight @{name} is {packed.type}, read as {op.result.type}")
-        if (packed.layers is None) != (op.layer is None):
-            wanted = "no layer" if packed.layers is None else "a layer"
-            raise VerifyException(f"packed weight @{name} is read with {wanted}")
-
-
-@irdl_op_definition
-class WeightOp(IRDLOperation):
-    """A packed weight in main memory; `layer` is the ordinal within the layer kind."""
-
-    name = "tile.weight"
-    symbol = attr_def(FlatSymbolRefAttrConstr)
-    layer = opt_operand_def(IndexType)
-    result = result_def(MemRefType)
-    traits = traits_def(Pure(), _ReadsWeight())
-    assembly_format = "$symbol (`[` $layer^ `]`)? `:` type($result) attr-dict"
-
-    def __init__(self, symbol: str, type: MemRefType[Attribute], layer: SSAValue | None = None) -> None:
-        super().__init__(
-            operands=[[] if layer is None else [layer]],
-            attributes={"symbol": SymbolRefAttr(symbol)},
-            result_types=[type],
-        )
-
-
-class _ReadsCache(SymbolUserOpInterface):
-    """The cache exists and its part is of this type."""
-
-    def verify(self, op: Operation) -> None:
-        assert isinstance(op, CacheSlotOp)
-        cache = require_symbol(op, op.symbol, "cache", (CacheOp.name,))
-        assert isinstance(cache, CacheOp)
-        declared = cache.key_type if op.part.data == "key" else cache.value_type
-        if declared != op.result.type:
-            text = f"{op.part.data} of cache @{op.symbol.string_value()}"
-            raise VerifyException(f"{text} is {declared}, read as {op.result.type}")
-
-
-@irdl_op_definition
-class CacheSlotOp(IRDLOperation):
-    """The keys or values ([length, heads, size]) of one slot of one layer; `layer` as in tile.weight."""
-
-    name = "tile.cache"
-    symbol = attr_def(FlatSymbolRefAttrConstr)
-    part = attr_def(StringAttr)
-    layer = operand_def(IndexType)
-    slot = operand_def(IndexType)
-    result = result_def(MemRefType)
-    traits = traits_def(Pure(), _ReadsCache())
-    assembly_format = "$symbol $part `[` $layer `,` $slot `]` `:` type($result) attr-dict"
-
-    def __init__(
-        self, symbol: str, part: str, type: MemRefType[Attribute], layer: SSAValue, slot: SSAValue
-    ) -> None:
-        super().__init__(
-            operands=[layer, slot],
-            attributes={"symbol": SymbolRefAttr(symbol), "part": StringAttr(part)},
-            result_types=[type],
-        )
-
-    def verify_(self) -> None:
-        if self.part.data not in ("key", "value"):
-            raise VerifyException(f"part is {self.part.data}, expected key or value")
-
-
-@irdl_op_definition
-class SharedOp(IRDLOperation):
-    """A buffer in the chip's main memory that its ranks see; those of one number lie at one place.
-
-    With `system` it is that buffer of every chip: dimension 0 is the chip, and ports walk along it in steps
-    of their `slices`.
-    """
-
-    name = "tile.shared"
-    number = attr_def(IntegerAttr[I64])
-    system = opt_attr_def(UnitAttr)
-    result = result_def(MemRefType)
-    traits = traits_def(Pure())
-    assembly_format = "$number (`system` $system^)? `:` type($result) attr-dict"
-
-    def __init__(self, number: int, type: MemRefType[Attribute], *, system: bool = False) -> None:
-        attributes: dict[str, Attribute] = {"number": IntegerAttr(number, 64)}
-        if system:
-            attributes["system"] = UnitAttr()
-        super().__init__(attributes=attributes, result_types=[type])
-
-    @property
-    def chips(self) -> int:
-        """How many chips' buffers it is."""
-        kind = self.result.type
-        assert isinstance(kind, MemRefType)
-        return kind.get_shape()[0] if self.system is not None else 1
-
-
-@irdl_op_definition
-class RankOp(IRDLOperation):
-    """The number of the rank that runs the program."""
-
-    name = "tile.rank"
-    result = result_def(IndexType)
-    traits = traits_def(Pure())
-    assembly_format = "`:` type($result) attr-dict"
-
-    def __init__(self) -> None:
-        super().__init__(result_types=[IndexType()])
-
-
-@irdl_op_definition
-class ChipOp(IRDLOperation):
-    """The number of the chip whose core runs the program."""
-
-    name = "tile.chip"
-    result = result_def(IndexType)
-    traits = traits_def(Pure())
-    assembly_format = "`:` type($result) attr-dict"
-
-    def __init__(self) -> None:
-        super().__init__(result_types=[IndexType()])
-
-
-RUNTIME_PARAMETERS = ("slot", "position", "valid", "last", "end")
-
-
-@irdl_op_definition
-class RuntimeOp(IRDLOperation):
-    """A row's runtime parameter: slot, position, valid, last = max(valid − 1, 0), end = position + valid."""
-
-    name = "tile.runtime"
-    parameter = attr_def(StringAttr)
-    row = operand_def(IndexType)
-    result = result_def(IndexType)
-    traits = traits_def(Pure())
-    assembly_format = "$parameter `[` $row `]` `:` type($result) attr-dict"
-
-    def __init__(self, parameter: str, row: SSAValue) -> None:
-        attributes: dict[str, Attribute] = {"parameter": StringAttr(parameter)}
-        super().__init__(operands=[row], attributes=attributes, result_types=[IndexType()])
-
-    def verify_(self) -> None:
-        if self.parameter.data not in RUNTIME_PARAMETERS:
-            known = ", ".join(RUNTIME_PARAMETERS)
-            raise VerifyException(f"parameter is {self.parameter.data}, expected one of {known}")
-
-
-@irdl_op_definition
-class ConstantOp(IRDLOperation):
-    """A constant index."""
-
-    name = "tile.constant"
-    value = attr_def(IntegerAttr[I64])
-    result = result_def(IndexType)
-    traits = traits_def(Pure())
-    assembly_format = "$value attr-dict"
-
-    def __init__(self, value: int) -> None:
-        super().__init__(attributes={"value": IntegerAttr(value, 64)}, result_types=[IndexType()])
-
-
-@irdl_op_definition
-class SumOp(IRDLOperation):
-    """The index base + coefficient · index: how many valid rows are left in a loop over tiles of them."""
-
-    name = "tile.sum"
-    base = operand_def(IndexType)
-    coefficient = attr_def(IntegerAttr[I64])
-    index = operand_def(IndexType)
-    result = result_def(IndexType)
-    traits = traits_def(Pure())
-    assembly_format = "$base `+` $coefficient `*` $index attr-dict"
-
-    def __init__(self, base: SSAValue, coefficient: int, index: SSAValue) -> None:
-        super().__init__(
-            operands=[base, index],
-            attributes={"coefficient": IntegerAttr(coefficient, 64)},
-            result_types=[IndexType()],
-        )
 
 
 @irdl_op_definition
