@@ -330,7 +330,7 @@ FAULTS = (
     _fault(interleaved, "raise-rope", "graph.rope", FIRST_ATTENTION),
     _fault(swapped_operands, "raise-gated", "graph.gated", FIRST_MLP),
     _fault(position_off_by_one, "outline-rows", "graph.add", "model.rotary_emb"),
-    _fault(dropped_residual, "dce", "graph.add", FIRST),
+    _fault(dropped_residual, "canonicalize", "graph.add", FIRST),
     _fault(wrong_mask, "specialize", "graph.lt", "model"),
     _fault(missing_softcap, "specialize", "graph.attention", FIRST_ATTENTION, "gemma2"),
     _fault(wrong_scale, "assign-layouts", "graph.attention", FIRST_ATTENTION),
