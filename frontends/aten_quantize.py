@@ -32,8 +32,14 @@ def lower_dequantize(imp: FxImporter, node: FxNode) -> SSAValue:
 
 
 def _once(imp: FxImporter, value: SSAValue, scale: SSAValue, make: Callable[[], ConversionOp]) -> SSAValue:
-    """A conversion; the one there is, where several layers convert one value by equal scales."""
-    key = value, scale.owner.attributes.get("symbol") if isinstance(scale.owner, ParamOp) else scale
+    """A conversion; the one there is, where several layers convert one value by equal scales.
+
+    Without the checkpoint's values they are taken to be: calibration, which sees one value, makes them equal.
+    """
+    equal = scale.owner.attributes.get("symbol") if isinstance(scale.owner, ParamOp) else scale
+    if not imp.has_values and not isinstance(value.owner, ParamOp):
+        equal = None
+    key = value, equal
     if key not in imp.conversions:
         imp.conversions[key] = imp.emit(make())
     return imp.conversions[key]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from npuc.frontends.hub import download
 from npuc.frontends.safetensors import TensorSource, read_checkpoint
@@ -19,6 +19,9 @@ class Checkpoint:
     """A directory with config.json and safetensors weights."""
 
     root: Path
+
+    has_values: ClassVar[bool] = True
+    """Whether the tensors can be read."""
 
     @cached_property
     def tensors(self) -> dict[str, TensorSource]:

@@ -16,10 +16,13 @@ _NAMES = {dtype: name for name, (_, dtype) in DTYPES.items() if dtype is not Non
 class DeclaredCheckpoint(Checkpoint):
     """Holds every parameter and buffer of `model`, of its shape and type, in a file without name.
 
-    Reading one is refused where weights are read; that is enough to compile a program for timing.
+    Reading one is refused where weights are read; that is enough to compile a program for timing. Scales by
+    which layers quantize one input are taken to be equal, as those are that calibration finds.
     """
 
     model: nn.Module
+
+    has_values = False
 
     @cached_property
     def tensors(self) -> dict[str, TensorSource]:

@@ -95,6 +95,7 @@ class FxImporter:
             some steps, in the IR of its own element type unless another is given.
         cache: the symbol of the cache that ``npuc::kv_update`` addresses.
         layers: imports an ``npuc::layers`` call (only the outer graph has them).
+        has_values: whether the values of weights can be compared.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class FxImporter:
         parameter: Callable[[FxImporter, Node, tuple[Step, ...], Attribute | None], SSAValue],
         cache: str | None = None,
         layers: Callable[[FxImporter, Node], Sequence[SSAValue]] | None = None,
+        *,
+        has_values: bool = True,
     ) -> None:
         self.builder = Builder(InsertPoint.at_end(block))
         self.symbols = symbols
@@ -112,6 +115,7 @@ class FxImporter:
         self.parameter = parameter
         self.cache = cache
         self.layers = layers
+        self.has_values = has_values
         self.env: dict[Node, Result] = {}
         self.weights: dict[SSAValue, tuple[Node, tuple[Step, ...]]] = {}
         self.declared: dict[tuple[Node, tuple[Step, ...], Attribute | None], SSAValue] = {}

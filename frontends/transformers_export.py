@@ -176,6 +176,7 @@ class ModuleImporter:
             lambda imp, node, steps, element: self._parameter(imp, traced, node, members, steps, element),
             cache,
             self._layers if kind is None else None,
+            has_values=self.weights.has_values,
         )
         for node in inputs:
             importer.argument(node)

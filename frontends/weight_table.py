@@ -31,9 +31,14 @@ class _Symbol:
 
 
 class WeightTable:
-    """The weight symbols of a module under construction."""
+    """The weight symbols of a module under construction.
+
+    Attributes:
+        has_values: whether the checkpoint's tensors can be read.
+    """
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint) -> None:
+        self.has_values = checkpoint.has_values
         self._root = checkpoint.root
         self._where = str(checkpoint.root)
         self._compared: dict[tuple[str, str], bool] = {}
@@ -63,7 +68,7 @@ class WeightTable:
         for layer in [0] if layers is None else layers:
             full = name if layers is None else self._source_name(name.format(layer))
             sources[layer], final = rearrange(self._source(full, shape, element), shape, steps)
-        if not shape and layers is not None:
+        if not shape and layers is not None and self.has_values:
             name = self._alike(name, sources)
         kind = TensorType(element, list(final))
         for index, entry in enumerate(self._symbols):
@@ -79,12 +84,7 @@ class WeightTable:
     def _alike(self, name: str, sources: Mapping[int, DictionaryAttr]) -> str:
         """The first number per layer that has these values: what inputs that are the same are scaled by."""
         reader = WeightReader(self._root)
-        try:
-            values = tuple((layer, float(reader.evaluate(source))) for layer, source in sources.items())
-        except UserError as error:
-            if error.kind != "no-weights":
-                raise
-            return name
+        values = tuple((layer, float(reader.evaluate(source))) for layer, source in sources.items())
         return self._numbers.setdefault(values, name)
 
     def _source_name(self, name: str) -> str:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import transformers
 from npuc.frontends.checkpoint import open_checkpoint
+from npuc.frontends.declared import DeclaredCheckpoint
 from npuc.frontends.quantization import Group, LayerQuantization, Quantization, StoredAs, read_quantization
 from npuc.frontends.quantized_linear import replace_linears
 from npuc.frontends.trace_model import TracedModel, trace_model
@@ -96,9 +97,12 @@ def test_autofp8_computes_what_it_means(fp8: Path) -> None:
     assert (1,) in kinds.values(), kinds
 
 
-def test_equal_inputs_are_rounded_once(fp8: Path, traced: TracedModel) -> None:
+@pytest.mark.parametrize("has_values", [True, False], ids=["weights", "no-weights"])
+def test_equal_inputs_are_rounded_once(fp8: Path, traced: TracedModel, has_values: bool) -> None:
     """Query, key and value layers share their input and its scale; so do gate and up."""
-    kinds = [op for op in assembled(traced, fp8).ops if getattr(op, "sym_visibility", None)]
+    checkpoint = open_checkpoint(fp8) if has_values else DeclaredCheckpoint(fp8, traced.model)
+    module = ModuleImporter(traced, WeightTable(traced.model, checkpoint)).run()
+    kinds = [op for op in module.ops if getattr(op, "sym_visibility", None)]
     counts = [sum(isinstance(op, nquant.QuantizeOp) for op in kind.walk()) for kind in kinds]
     assert sorted(counts) == [0, 2, 4]
 
