@@ -51,7 +51,9 @@ def fp8(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fp8") / "model"
     write_fp8(llama, folder, TOKENS.tolist(), ["lm_head", "model.layers.1.mlp.*"])
     config = json.loads((folder / "config.json").read_text())
-    # The same layers as a pattern, which is how AutoFP8 spells them.
+    mlp = [f"model.layers.1.mlp.{name}_proj" for name in ("gate", "up", "down")]
+    assert config["quantization_config"]["ignored_layers"] == [*mlp, "lm_head"]
+    # The same layers as a pattern, which AutoFP8 takes as well.
     config["quantization_config"]["ignored_layers"] = ["lm_head", r"re:model\.layers\.1\.mlp.*"]
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -95,6 +97,22 @@ def test_autofp8_computes_what_it_means(fp8: Path) -> None:
     quantized = [op.layer_list for op in stored if isinstance(op.type.element_type, nquant.QuantizedType)]
     assert (0, 2) in quantized, kinds
     assert (1,) in kinds.values(), kinds
+
+
+def test_input_scales_are_of_the_model_that_runs(llama: Path, tmp_path: Path) -> None:
+    """On the one document that they were measured on, the largest input of each layer becomes 448."""
+    paths = write_fp8(llama, tmp_path / "fp8", TOKENS[:1].tolist())
+    stored = safetensors.torch.load_file(tmp_path / "fp8" / "model.safetensors")
+    model, largest = load_dequantized(tmp_path / "fp8"), dict[str, Tensor]()
+    for path in paths:
+        scale = stored[f"{path}.input_scale"]
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda _, args, path=path, scale=scale: largest.update({path: args[0].abs().max() / scale})
+        )
+    with torch.no_grad():
+        model(TOKENS[:1].long())
+    assert len(paths) == CONFIG["num_hidden_layers"] * 7
+    torch.testing.assert_close(torch.stack(list(largest.values())), torch.full((21,), 448.0))
 
 
 @pytest.mark.parametrize("has_values", [True, False], ids=["weights", "no-weights"])
