@@ -8,7 +8,8 @@ in float32 (a model in float64: in that) and round the result once, whatever the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,14 @@ from torch.nn.functional import linear
 WEIGHT, WEIGHT_SCALE, INPUT_SCALE = ".weight", ".weight_scale", ".input_scale"
 SCALES = (WEIGHT_SCALE, INPUT_SCALE)
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
+
+Rounding = Callable[[str, Tensor], Tensor]
+"""What a layer, named by its path, makes of its input, divided by its scale: values that it can store."""
+
+
+def nearest(path: str, x: Tensor) -> Tensor:
+    """The nearest values of float8_e4m3fn, in the type of ``x``."""
+    return x.clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).to(x.dtype)
 
 
 def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, Any]) -> nn.Module:
@@ -44,13 +53,18 @@ def load_quantized(model: Path | str, dtype: torch.dtype, recipe: Mapping[str, A
 
 
 def load_dequantized(
-    folder: Path, dtype: torch.dtype = torch.float32, *, stored_products: bool = False
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    stored_products: bool = False,
+    rounding: Rounding = nearest,
 ) -> nn.Module:
     """A quantized checkpoint as a model in floats that rounds inputs of layers as the checkpoint says.
 
     Args:
         stored_products: multiply stored values, whose products are exact, and scale the sums; else multiply
             dequantized values, as transformers does, which rounds each of them first.
+        rounding: of inputs.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -67,11 +81,10 @@ def load_dequantized(
         if name.endswith(WEIGHT_SCALE):
             path = name.removesuffix(WEIGHT_SCALE)
             scale, input_scale = stored[name].float(), stored.get(path + INPUT_SCALE)
+            weight, products = values[path + WEIGHT], None
             if stored_products and input_scale is not None:
-                weight = stored[path + WEIGHT].float()
-                _replace(model.get_submodule(path), weight, input_scale, scale.reshape(-1) * input_scale)
-            else:
-                _replace(model.get_submodule(path), values[path + WEIGHT], input_scale)
+                weight, products = stored[path + WEIGHT].float(), scale.reshape(-1) * input_scale
+            _replace(model.get_submodule(path), weight, input_scale, products, partial(rounding, path))
     return model
 
 
@@ -125,7 +138,11 @@ def _round_weights(
 
 
 def _replace(
-    layer: nn.Module, weight: Tensor, input_scale: Tensor | None, scale: Tensor | None = None
+    layer: nn.Module,
+    weight: Tensor,
+    input_scale: Tensor | None,
+    scale: Tensor | None = None,
+    rounding: Callable[[Tensor], Tensor] = partial(nearest, ""),
 ) -> None:
     """Lets a linear layer multiply by these values, its input rounded by a scale if there is one.
 
@@ -142,7 +159,7 @@ def _replace(
     def forward(x: Tensor) -> Tensor:
         if by is None:
             return linear(x.to(wide), weight, added).to(x.dtype)
-        value = (x.to(wide) / by).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn).to(wide)
+        value = rounding(x.to(wide) / by)
         if factor is None:
             return linear(value * by, weight, added).to(x.dtype)
         products = linear(value, weight) * factor

@@ -104,11 +104,15 @@ def test_input_scales_are_of_the_model_that_runs(llama: Path, tmp_path: Path) ->
     paths = write_fp8(llama, tmp_path / "fp8", TOKENS[:1].tolist())
     stored = safetensors.torch.load_file(tmp_path / "fp8" / "model.safetensors")
     model, largest = load_dequantized(tmp_path / "fp8"), dict[str, Tensor]()
+
+    def watching(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            largest[path] = args[0].abs().max() / stored[f"{path}.input_scale"]
+
+        return hook
+
     for path in paths:
-        scale = stored[f"{path}.input_scale"]
-        model.get_submodule(path).register_forward_pre_hook(
-            lambda _, args, path=path, scale=scale: largest.update({path: args[0].abs().max() / scale})
-        )
+        model.get_submodule(path).register_forward_pre_hook(watching(path))
     with torch.no_grad():
         model(TOKENS[:1].long())
     assert len(paths) == CONFIG["num_hidden_layers"] * 7
