@@ -3,6 +3,7 @@
 Run with --benchmark-enable; ``extra_info`` has the figures: the mean cosine of the logits, the largest error,
 both perplexities, bytes of the weights. Where inputs are rounded to 8 bits, ``floor`` is the mean cosine of
 transformers with itself, multiplying in float32 and in float64: closer no computation can be asked to come.
+``rounding`` is that of transformers with and without rounding inputs: what one of these roundings can change.
 ``settled`` is the cosine with a reference that rounds as the artifact does wherever that is a right rounding
 of its own value (tests/e2e/roundings.py), and that is held to what is promised of weights rounded alone.
 """
@@ -20,6 +21,7 @@ from npuc.frontends.safetensors import read_file
 from npuc.passes.buckets import parse_bucket
 from npuc.runtime.artifact import Artifact
 from npuc.runtime.comparison import Comparison
+from npuc.runtime.quantized_reference import load_dequantized
 from npuc.runtime.reference import Reference
 from npuc.runtime.tokenizer import Tokenizer
 from npuc.runtime.verify import read_documents, verify
@@ -87,12 +89,24 @@ def floor(model: Path, text: Path, artifact: Path) -> Comparison:
     return found
 
 
+@torch.no_grad()
+def rounding_alone(model: Path, text: Path) -> Comparison:
+    """The reference beside itself without rounding inputs."""
+    rounding, plain = load_dequantized(model), load_dequantized(model, rounding=lambda path, x: x)
+    found = Comparison()
+    for tokens in documents(model, text):
+        inputs = torch.tensor([tokens])
+        found.add(rounding(inputs).logits[0], plain(inputs).logits[0])
+    return found
+
+
 def check_fp8(benchmark: Any, model: Path, text: Path, artifact: Path) -> None:
     """All roundings are right, and with them settled the logits are as close as any float32 ones."""
     found = measured(benchmark, model, text, artifact)
     settled, roundings = compare_settled(artifact, model, documents(model, text))
     benchmark.extra_info |= {
         "floor": floor(model, text, artifact).figures()["cosine"],
+        "rounding": rounding_alone(model, text).figures()["cosine"],
         "settled": settled.figures()["cosine"],
         "settled_error": settled.max_rel_error,
         "roundings": roundings.roundings,
@@ -108,7 +122,7 @@ def check_fp8(benchmark: Any, model: Path, text: Path, artifact: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_fp8(benchmark: Any, shared: Path, tmp_path: Path, name: str) -> None:
-    """AutoFP8's layout, written by ourselves, calibrated on another text, of which every part is a document."""
+    """AutoFP8's layout, written by ourselves, calibrated on parts of another text."""
     source, text = shared / "models" / name, shared / "text"
     begin, *tokens = Tokenizer(source).encode((text / "tinystories_197k.txt").read_text())
     parts = [tokens[(CONTEXT - 1) * i :][: CONTEXT - 1] for i in range(CALIBRATION)]
