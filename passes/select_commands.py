@@ -10,6 +10,7 @@ from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.command_fields import NoSuchCommand
 from npuc.passes.costs import choices, operands_of, prototype, time_together
+from npuc.passes.programs import buffer_bytes
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -33,15 +34,38 @@ class SelectCommandsPass(ModulePass):
     target: str
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        selector = _Selector(machine_of(self.target))
+        machine = machine_of(self.target)
+        selector = _Selector(machine)
         for inner in op.walk():
-            if isinstance(inner, FuncOp):
+            if isinstance(inner, tile.AllocOp):
+                _check_size(machine, inner)
+            elif isinstance(inner, FuncOp):
                 selector.computed = _computed(inner)
                 selector.select(inner.body.block)
         if selector.problems:
             first, *more = dict.fromkeys(selector.problems)
             others = f" (and {len(more)} more kinds of operation)" if more else ""
             raise PassFailedException(f"select-commands: {first}{others}")
+
+
+def _check_size(machine: Machine, op: tile.AllocOp) -> None:
+    """A buffer that no order of commands makes room for is told before commands refuse to address it.
+
+    Raises:
+        PassFailedException: it is larger than its memory.
+    """
+    memory, needed = machine.memories[tile.memory_of(op.result)], buffer_bytes(machine, op.result)
+    if memory.main or needed <= memory.size:
+        return
+    name = f"%{op.result.name_hint}" if op.result.name_hint else "a buffer"
+    modules = [path for use in op.result.uses if (path := module_path(use.operation))]
+    where = f" ({modules[0]})" if modules else ""
+    each = "each slice of " if memory.slices > 1 else ""
+    raise PassFailedException(
+        f"select-commands: {name}{where} takes {needed} bytes in {each}{memory.name}, which has "
+        f"{memory.size}; compile for fewer tokens at a time, or share the layers among more cores: "
+        "--tensor-parallel"
+    )
 
 
 Option = tuple[int, int, tuple[str, str]]
