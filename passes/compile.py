@@ -222,6 +222,7 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         compilation.model, revision=compilation.revision, local_files_only=compilation.local_files_only
     )
     with ArtifactWriter(output, key=resume_key(compilation, checkpoint)) as writer:
+        writer.copy_model_files(checkpoint.root)
         module, buckets = compilation.lowered()
         emit_start = perf_counter()
         compilation._tell("emit")  # pyright: ignore[reportPrivateUsage]
@@ -229,7 +230,6 @@ def compile_model(compilation: Compilation, output: Path) -> dict[str, Any]:
         for program in emitted:
             writer.add_program(program.name, program_bytes(program.program))
         weights = _write_weights(module, writer, checkpoint) if compilation.weights else ()
-        writer.copy_model_files(checkpoint.root)
         if is_description(compilation.target):
             writer.add_file(MACHINE_FILE, Path(compilation.target).read_bytes())
         if compilation.debug:

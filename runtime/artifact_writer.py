@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -137,11 +138,18 @@ class ArtifactWriter:
         return program_file(name, stage)
 
     def copy_model_files(self, checkpoint: Path | str) -> None:
-        """Copies configuration, tokenizer and chat template from a checkpoint directory to ``model/``."""
+        """Copies configuration, tokenizer and chat template from a checkpoint directory to ``model/``.
+
+        Raises:
+            UserError: ``bad-json``: a file is damaged, which otherwise would show when text is generated.
+        """
         for name in MODEL_FILES:
             source = Path(checkpoint) / name
             if source.is_file():
-                self.add_file(f"model/{name}", source.read_bytes())
+                data = source.read_bytes()
+                if source.suffix == ".json":
+                    _check_json(data, str(source))
+                self.add_file(f"model/{name}", data)
 
     def weights(self, plan: Sequence[TensorPlan], rank: int = 0, recipe: str = "") -> WeightWriter:
         """A writer of one rank's weights; close it before :meth:`finish`.
@@ -197,6 +205,14 @@ class ArtifactWriter:
         self._build.rename(self.path)
         self._finished = True
         shutil.rmtree(self._old, ignore_errors=True)
+
+
+def _check_json(data: bytes, where: str) -> None:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as error:
+        remedy = "download the file again"
+        raise UserError("bad-json", f"not valid JSON: {error}", where=where, remedy=remedy) from error
 
 
 def _refuse_other_directory(path: Path) -> None:

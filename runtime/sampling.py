@@ -53,7 +53,7 @@ class SamplingParams:
         for name, low, high, whole in _RANGES:
             value = getattr(self, name)
             if value is not None and not _within(value, low, high, whole):
-                raise _bad_parameter(name, value, low, high)
+                raise _bad_parameter(name, value, low, high, whole)
         if not all(type(text) is str and text for text in self.stop):
             raise UserError("bad-parameter", "stop strings must be non-empty text", where="stop")
         if not all(type(token) is int for token in self.stop_token_ids):
@@ -99,10 +99,11 @@ def _within(value: object, low: float, high: float, whole: bool) -> bool:
     return accepted and low <= float(value) <= high  # pyright: ignore[reportArgumentType]
 
 
-def _bad_parameter(name: str, value: object, low: float, high: float) -> UserError:
-    return UserError(
-        "bad-parameter", f"{name} is {value!r}", where=name, remedy=f"use a number from {low} to {high:g}"
-    )
+def _bad_parameter(name: str, value: object, low: float, high: float, whole: bool) -> UserError:
+    number = "a whole number" if whole else "a number"
+    within = f"from {low:g} to {high:g}" if high < 2**31 else f"of at least {low:g}"
+    message, remedy = f"{name} is {value!r}", f"use {number} {within}"
+    return UserError("bad-parameter", message, where=name, remedy=remedy)
 
 
 def apply_repetition_penalty(scores: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:

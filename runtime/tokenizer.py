@@ -47,7 +47,8 @@ class Tokenizer:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise UserError("bad-prompt", f"the text is no valid Unicode: {error}", where="prompt") from error
+            what = f"character {error.start} is {text[error.start]!a}"
+            raise UserError("bad-prompt", f"the text is not UTF-8: {what}", where="prompt") from error
         encoded = self._tokenizer(text, add_special_tokens=special_tokens, verbose=False)
         return [int(token) for token in encoded["input_ids"]]
 

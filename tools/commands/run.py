@@ -24,7 +24,10 @@ DEFAULT_NEW_TOKENS = 64  # or fewer, where the artifact's programs have no room 
 
 
 def _token_ids(text: str) -> list[int]:
-    return [int(part) for part in text.replace(",", " ").split()]
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of token ids, such as 1,42,7") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,10 +143,9 @@ class _Show:
 
 def _speed(output: GenerationOutput) -> str:
     count, seconds = len(output.token_ids), output.simulated_seconds
-    return (
-        f"[{output.prompt_tokens} prompt tokens, {count} new, {output.finish_reason}; simulated "
-        f"{duration(seconds)}, {count / seconds:.0f} tokens/s]"
-    )
+    prompt = f"{output.prompt_tokens} prompt token{'s' if output.prompt_tokens != 1 else ''}"
+    speed = f"simulated {duration(seconds)}, {count / seconds:.0f} tokens/s"
+    return f"[{prompt}, {count} new, {output.finish_reason}; {speed}]"
 
 
 def _data(output: GenerationOutput) -> dict[str, object]:

@@ -157,3 +157,10 @@ def test_wrong_parameters_are_refused(wrong: dict[str, Any]) -> None:
         SamplingParams(**wrong)
     assert caught.value.kind == "bad-parameter"
     assert caught.value.where == next(iter(wrong))
+
+
+def test_what_would_be_right_is_said() -> None:
+    with pytest.raises(UserError, match=r"max_tokens is 0 \(use a whole number of at least 1\)"):
+        SamplingParams(max_tokens=0)
+    with pytest.raises(UserError, match=r"top_p is 1.5 \(use a number from 0 to 1\)"):
+        SamplingParams(top_p=1.5)

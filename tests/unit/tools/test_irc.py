@@ -76,6 +76,12 @@ def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert error["where"] == f"irc {words[0]}"
 
 
+def test_what_is_no_list_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert irc.main(["run", ".", "--prompt-ids", "1,x"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("'1,x' is no list of token ids, such as 1,42,7")
+
+
 def _raising(error: BaseException) -> object:
     def execute(arguments: list[str]) -> Outcome:
         raise error

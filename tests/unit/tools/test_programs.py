@@ -154,6 +154,20 @@ def test_refusals(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+def test_a_damaged_file_beside_the_weights(
+    name: str, demo_model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """It is refused before the compile, and not only when text is generated."""
+    damaged = tmp_path / "model" / name
+    shutil.copytree(demo_model, damaged.parent)
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    error = run(capsys, "compile", damaged.parent, "-t", "rngd", "-o", tmp_path / "out", status=1)["error"]
+    assert error["where"] == str(damaged)
+    assert error["message"].startswith("not valid JSON: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_inspect_artifact(artifact: Path, capsys: Capture) -> None:
     found = run(capsys, "inspect", artifact, "--check")
     assert found["target"] == "rngd"
