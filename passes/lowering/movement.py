@@ -138,7 +138,7 @@ def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
 
 
 def gather(low: FunctionLowering, view: View) -> View:
-    """L → R: the switch broadcasts every slice's chunk to all slices."""
+    """L → R: the switch broadcasts every slice's chunk to all slices, row after row or all rows at a time."""
     emit, slices = low.emit, low.emit.geometry.slices
     if slices == 1:
         return replace(view, shape=view.logical_shape, chunk=0)
@@ -149,8 +149,17 @@ def gather(low: FunctionLowering, view: View) -> View:
         "stream": Walk(view, (*view.strides[:-1], 0, 1), (*zeros, 1, 0)),
         "out": Walk(padded, (*padded.strides[:-1], view.chunk, 1)),
     }
-    emit.emit_pass(Nest((*lead, slices, view.chunk), walks), ring_dim=len(lead))
-    return replace(padded, shape=view.logical_shape, size=view.size)
+    nest, inner = Nest((*lead, slices, view.chunk), walks), len(lead)
+
+    def row_after_row() -> View:
+        emit.emit_pass(nest, ring_dim=inner)
+        return replace(padded, shape=view.logical_shape, size=view.size)
+
+    def all_rows() -> View:
+        emit.emit_pass(nest.permuted((inner, *range(inner), inner + 1)), ring_dim=0)
+        return replace(padded, shape=view.logical_shape, size=view.size)
+
+    return emit.cheapest_of([row_after_row, all_rows], low.ranks)
 
 
 def scatter(low: FunctionLowering, view: View, target: View) -> None:

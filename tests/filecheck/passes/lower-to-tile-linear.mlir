@@ -54,7 +54,7 @@ builtin.module @decode_2x16 attributes {npuc.bucket = {kind = "decode", batch = 
     %v = graph.param @p : !V
     %y = graph.linear %x, %w bias %v : !L
     // Back to a replicated tensor: every slice's chunk is sent to all.
-    // CHECK: tile.pass [2, 64, 4] ring 1 stream(%y_3 strides [4, 0, 1] slices [0, 1, 0]) out(%r_1 strides [256, 4, 1])
+    // CHECK: tile.pass [64, 2, 4] ring 0 stream(%y_3 strides [0, 4, 1] slices [1, 0, 0]) out(%r_1 strides [4, 256, 1])
     // CHECK-NEXT: tile.pass [2, 96] stream(%r_1 strides [256, 1]) out(%x strides [96, 1])
     %r = graph.relayout %y : !R
     func.return %r : !R

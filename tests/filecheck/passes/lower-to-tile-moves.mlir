@@ -37,7 +37,7 @@ builtin.module @prefill_2x3 attributes {npuc.bucket = {kind = "prefill", batch =
     // CHECK-NEXT: tile.copy [64, 4] src(%h + 12 * %row + 4 * %last strides [0, 1] slices [1, 0]) dst(%s + 4 * %row strides [0, 1] slices [1, 0])
     // CHECK-NEXT: }
     %s = graph.select_rows %h : !L1
-    // CHECK: tile.pass [2, 64, 4] ring 1 stream(%s strides [4, 0, 1] slices [0, 1, 0]) out(%y strides [256, 4, 1])
+    // CHECK: tile.pass [64, 2, 4] ring 0 stream(%s strides [0, 4, 1] slices [1, 0, 0]) out(%y strides [4, 256, 1])
     // CHECK-NEXT: tile.copy [2, 96] src(%y strides [256, 1]) dst(%result strides [96, 1])
     %y = graph.relayout %s : tensor<2x1x96xf32, #tile.host>
     func.return %y : tensor<2x1x96xf32, #tile.host>

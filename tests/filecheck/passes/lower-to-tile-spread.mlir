@@ -61,7 +61,7 @@ builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "pr
   // CHECK: tile.copy [64, 256] src(%t strides [0, 1]) dst(%e + 256 strides [0, 1] slices [1, 0]) index(%ids + 64 strides [1]) along 0 scale 256
   // CHECK: tile.copy [64, 512] src(%x strides [0, 1] slices [1, 0]) dst(%[[CUT:.*]] strides [512, 1])
   // CHECK-NEXT: tile.copy [64, 2, 64, 4] src(%[[CUT]] strides [4, 256, 512, 1]) dst(%r strides [0, 256, 4, 1] slices [1, 0, 0, 0])
-  // CHECK: tile.pass [64, 64, 4] ring 1 stream({{.*}}) out(%[[SOME:.*]] strides [256, 4, 1])
+  // CHECK: tile.pass [64, 64, 4] ring 0 stream({{.*}}) out(%[[SOME:.*]] strides [4, 256, 1])
   // CHECK-NEXT: tile.copy [16384] src(%[[SOME]] strides [1]) dst(%sums + 16384 * %rank strides [1])
   // CHECK: tile.copy [64, 2, 256] src(%sums strides [256, 16384, 1]) dst(%s strides [0, 256, 1] slices [1, 0, 0]) meet
   // CHECK: tile.copy [64, 2, 256] src(%z strides [0, 256, 1] slices [1, 0, 0]) dst(%[[WHOLE:.*]] strides [256, 16384, 1])
