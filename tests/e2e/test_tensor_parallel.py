@@ -92,17 +92,20 @@ def test_two_all_reduces_a_layer(
 
 
 class Chips(NamedTuple):
-    """An artifact for several chips, and how many steps they take between each other."""
+    """An artifact for several chips, its ranks, and how many steps they take between each other."""
 
     artifact: Path
     number: int
+    ranks: int
     steps: int
 
 
 SMALL = {
-    "two of two cores": (2, 1, {"level core 4 ": "level core 1 "}),
+    "two of two cores": (2, 2, 1, {"level core 4 ": "level core 1 "}),
+    "three of one": (3, 1, 1, {"level core 4 ": "level core 1 ", "level cluster 2 ": "level cluster 1 "}),
     "four of one": (
         4,
+        1,
         2,
         {
             "level core 4 ": "level core 1 ",
@@ -118,8 +121,8 @@ SMALL = {
 def chips(
     request: pytest.FixtureRequest, demo_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Chips:
-    """Four ranks."""
-    count, steps, changes = SMALL[request.param]
+    """Their cores are the ranks; three of those share no size of the model equally."""
+    count, cores, steps, changes = SMALL[request.param]
     folder = tmp_path_factory.mktemp("chips")
     text = Path(load_target("rngd").machine.file).read_text()
     for old, new in changes.items():
@@ -127,8 +130,9 @@ def chips(
         text = text.replace(old, new)
     (folder / "small.npu").write_text(text)
     small = str(folder / "small.npu")
-    npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS[:1], tensor_parallel=4)
-    return Chips(folder / "out", count, steps)
+    ranks = count * cores
+    npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS[:1], tensor_parallel=ranks)
+    return Chips(folder / "out", count, ranks, steps)
 
 
 def test_logits_of_several_chips(chips: Chips, demo_model: Path, tmp_path: Path) -> None:
@@ -140,18 +144,18 @@ def test_logits_of_several_chips(chips: Chips, demo_model: Path, tmp_path: Path)
 
 
 def test_the_link_carries_the_least_bytes(chips: Chips, capsys: Capture) -> None:
-    """In an all-reduce each chip gets 2 · (chips − 1) / chips of the tensor; each rank its part of that."""
+    """An all-reduce brings each chip chips − 1 tensors, in two steps 2 / chips of that; each rank a part."""
     artifact = Artifact(chips.artifact)
-    assert artifact.manifest.parallel == Parallel(4, chips.number)
-    program, ranks = artifact.manifest.programs[0], 4
+    assert artifact.manifest.parallel == Parallel(chips.ranks, chips.number)
+    program, ranks = artifact.manifest.programs[0], chips.ranks
     timelines = time_ranks(artifact, program, artifact.machine)
     tensor = program.new_tokens * geometry_of(artifact.machine).padded(HIDDEN) * 4
-    least = 2 * (chips.number - 1) * tensor // ranks
+    least = (chips.number - 1) * tensor * (chips.number, 2)[chips.steps - 1] // ranks
     # Positions and logits are with the first chip: ranks of others have them read into each slice and write
     # their columns.
     positions = 4 * artifact.machine.slices * program.new_tokens
     own = positions + prod(program.io["logits_last"].shape) * 4 // ranks
-    for rank, more in ((0, 0), (3, own)):
+    for rank, more in ((0, 0), (ranks - 1, own)):
         assert timelines[rank].link_bytes == LAYERS * 2 * least + more
     assert irc.main(["profile", str(chips.artifact)]) == 0
     assert f" {size(sum(timeline.link_bytes for timeline in timelines))} " in capsys.readouterr().out
