@@ -9,7 +9,7 @@ that cost least. A memory is there to be used: the highest address is no aim, on
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -88,16 +88,18 @@ def settle(choices: Sequence[Sequence[Form]], memory: str, capacity: int) -> lis
     buffers = [form.buffer for form in first]
     lowest = place(buffers, memory, capacity)
     given = _Placement(first, [lowest[buffer.name] for buffer in buffers], capacity, _costs(first))
-    orders = [sorted(range(len(buffers)), key=lambda i: order(buffers[i])) for order in ORDERS]
-    placements = [given, *filter(None, (given.anew(order) for order in orders))]
-    for placement in placements:
-        placement.improve()
-    best = min(placements, key=_Placement.cost)
-    for i in orders[0]:
+    best = given.best_of_all_orders()
+    for i in _in_order(buffers, ORDERS[0]):
         for form in choices[i][1:]:
             other = best.with_form(i, form) if best.cost() else None
             best = other if other is not None and other.cost() < best.cost() else best
+    if best.forms != first:
+        best = best.best_of_all_orders()
     return list(zip(best.forms, best.addresses, strict=True))
+
+
+def _in_order(buffers: Sequence[Buffer], order: Callable[[Buffer], tuple[int, ...]]) -> list[int]:
+    return sorted(range(len(buffers)), key=lambda i: order(buffers[i]))
 
 
 def _costs(forms: Sequence[Form]) -> list[list[int]]:
@@ -127,6 +129,15 @@ class _Placement:
     def cost(self) -> int:
         """Of all bytes that are used more than once, and of buffers that have one copy."""
         return sum(map(self._cost_of, range(len(self.forms)))) // 2 + sum(form.own for form in self.forms)
+
+    def best_of_all_orders(self) -> _Placement:
+        """Place all buffers anew in several orders, improve these placements and this one."""
+        buffers = [form.buffer for form in self.forms]
+        orders = (_in_order(buffers, order) for order in ORDERS)
+        placements = [self, *filter(None, map(self.anew, orders))]
+        for placement in placements:
+            placement.improve()
+        return min(placements, key=_Placement.cost)
 
     def anew(self, order: Sequence[int]) -> _Placement | None:
         """Buffers are placed in turn, each where it costs least, if they fit."""
