@@ -71,7 +71,18 @@ class ArgumentParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, self.format_usage().rstrip(), self.prog)
+        raise UsageError(message, self.short_usage(), self.prog)
+
+    def short_usage(self) -> str:
+        """A line with what is required; there are commands with forty flags."""
+        words = [self.prog]
+        for action in self._actions:
+            name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+            if not action.option_strings:
+                words.append(name if action.required else f"[{name}]")
+            elif action.required:
+                words.append(f"{action.option_strings[0]} {name}")
+        return f"usage: {' '.join(words)} … | {self.prog} --help"
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     place = _PLACE.fullmatch(arguments.what)
     if place is not None:
         return _command(artifact, place[1], int(place[2], 0))
+    if "@" in arguments.what:
+        remedy = "write it like decode_1x128@0x1c0"
+        raise UserError("no-command", "expected PROGRAM@OFFSET", where=arguments.what, remedy=remedy)
     return _module(artifact, arguments.what, arguments.program)
 
 

@@ -86,6 +86,8 @@ def test_explain_refusals(artifact: Path, capsys: Capture) -> None:
     error = run(capsys, "explain", artifact, "nonesuch", status=1)["error"]
     assert (error["kind"], "model.norm" in error["remedy"]) == ("no-module", False)
     assert run(capsys, "explain", artifact, "nonesuch@0", status=1)["error"]["kind"]
+    error = run(capsys, "explain", artifact, "decode_1x8@zz", status=1)["error"]
+    assert (error["where"], error["message"]) == ("decode_1x8@zz", "expected PROGRAM@OFFSET")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,15 @@ def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert error["where"] == f"irc {words[0]}"
 
 
+def test_usage_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is required, in the order of the command's help, and where the rest is told."""
+    assert irc.main(["compile", "--nonesuch"]) == 2
+    usage = capsys.readouterr().err.splitlines()[0]
+    assert usage == "usage: irc compile MODEL -t TARGET … | irc compile --help"
+    assert irc.main(["asm"]) == 2
+    assert capsys.readouterr().err.startswith("usage: irc asm FILE -o OUTPUT … | irc asm --help\n")
+
+
 def test_what_is_no_list_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     assert irc.main(["run", ".", "--prompt-ids", "1,x"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
