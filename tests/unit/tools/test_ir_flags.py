@@ -308,8 +308,10 @@ def compile_ir(
 def test_compile_dumps_where_and_when_opt_does(
     compile_ir: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
-    _, err = compile_ir("--mlir-print-ir-before=dce", "--mlir-print-ir-module-scope", "--dump-filter=@main")
-    assert titles(err) == ["Before DeadCodeElimination (dce) ('@main')"]
+    _, err = compile_ir(
+        "--mlir-print-ir-before=canonicalize", "--mlir-print-ir-module-scope", "--dump-filter=@main"
+    )
+    assert titles(err) == ["Before CanonicalizePass (canonicalize) ('@main')"]
     assert "@layer_kind0" in err
     _, err = compile_ir("--mlir-print-ir-before-all", "--mlir-print-ir-after-all")
     assert len(titles(err)) == 2 * len(OPTIMIZE.split(","))
