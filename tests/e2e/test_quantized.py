@@ -118,6 +118,11 @@ def test_fp8_products(fp8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "quantization  checkpoint, inputs too" in shown
     assert "model.layers.{}.mlp.up_proj.weight" in shown
     assert "f8E4M3FN" in shown
+    lines = {
+        line.split()[0]: line for line in shown.splitlines() if line.endswith(("layers 0", "layers 0-1"))
+    }
+    assert lines["model.layers.{}.self_attn.o_proj.weight"].endswith("layers 0")
+    assert lines["model.layers.{}.mlp.up_proj.weight"].endswith("layers 0-1")
     assert irc.main(["profile", str(tmp_path / "out"), "--program", "decode_1x16", "--json"]) == 0
     (program,) = json.loads(capsys.readouterr().out)["programs"]
     assert program["least_dram_bytes"] == least_bytes(fp8, positions=16)

@@ -6,7 +6,7 @@ Tensor data is not read; an artifact's hashes are (--check: all of them).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def _artifact(path: Path, check: bool) -> Outcome:
     programs = [[f"  {p.name}", size(sizes[p.file]), ", ".join(p.entries)] for p in manifest.programs]
     files = [[f"  {entry.path}", size(entry.bytes), entry.sha256[:16]] for entry in manifest.files]
     quantized = [] if manifest.recipe is None else manifest.recipe["weights"]
-    weights = [[f"  {w['name']}", w["type"], f"by the {w['by']}"] for w in quantized]
+    weights = [[f"  {w['name']}", w["type"], f"by the {w['by']}", _layers(w["layers"])] for w in quantized]
     listed = ["", "Quantized weights:", table(weights)] if weights else []
     note = ["", "Every file has the hash that the manifest says."] if check else []
     text = [
@@ -89,6 +89,18 @@ def _artifact(path: Path, check: bool) -> Outcome:
         *note,
     ]
     return Outcome(data, "\n".join(text))
+
+
+def _layers(numbers: Sequence[int] | None) -> str:
+    """Layers of the model, in runs: ``layers 0-2, 4``; nothing where a weight is of no layer."""
+    runs: list[list[int]] = []
+    for number in numbers or ():
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return f"layers {', '.join(texts)}" if texts else ""
 
 
 def _quantization(recipe: Mapping[str, Any]) -> str:
