@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from math import prod
+from math import gcd, prod
 
 from npuc.ir import dist, graph, tile
 from npuc.ir.meetings import CHIP, SYSTEM
@@ -33,8 +33,8 @@ from npuc.ir.shapes import row_major_strides
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import gather, store
-from npuc.passes.lowering.spread import load_rows
-from npuc.passes.lowering.views import Nest, View, Walk, dense
+from npuc.passes.lowering.spread import chunks, load_rows
+from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -44,9 +44,9 @@ FIRST, SECOND, THIRD = 2, 3, 4
 """Of those in one step, or between chips: of a function's first, and of the others in turn."""
 PIECES, PIECE_SUMS = 5, 6
 """Of those in two steps between chips."""
-STEPS = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
 AT_ONCE = 4
-"""Rows of sums that are brought together at a time take at most 1/AT_ONCE of the local memory."""
+"""Rows that the ring brings together at a time take at most 1/AT_ONCE of the local memory."""
+STEPS = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
 FEW = 32
 """What takes at most 1/FEW of the local memory is written from one slice."""
 
@@ -175,6 +175,47 @@ class _AllReduce:
         return target
 
 
+def _store_rows(low: FunctionLowering, cut: View, target: View) -> None:
+    """Writes the rows of a tensor [rows, size] that is cut to main memory, whole rows at a time.
+
+    The ring brings some at a time together in all slices, or the DMA engine each in a slice of its own: what
+    takes the machine less time.
+    """
+    low.emit.cheapest_of([partial(way, low, cut, target) for way in (_by_ring, _by_slices)], low.ranks)
+
+
+def _by_ring(low: FunctionLowering, cut: View, target: View) -> View:
+    rows, width = target.shape
+    fitting = low.emit.geometry.local_bytes // AT_ONCE // (width * element_bytes(cut))
+    at_once = max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n <= fitting))
+    for first in range(0, rows, at_once):
+        some = replace(cut.moved(first * cut.strides[0]), shape=(at_once, cut.chunk))
+        together = gather(low, some)
+        place = target.moved(first * target.strides[0])
+        walks = {"src": Walk(together, together.strides), "dst": Walk(place, target.strides)}
+        low.emit.emit_copy(Nest((at_once, width), walks))
+    return target
+
+
+def _by_slices(low: FunctionLowering, cut: View, target: View) -> View:
+    (rows, width), (row, step) = target.shape, cut.strides
+    across = gcd(rows, low.emit.geometry.slices)
+    each = rows // across
+    own = dense(low.emit.alloc((each, width), cut.element), (each, width))
+    for first, count, size in chunks(width, cut.chunk):
+        walks = {
+            "src": on_slice(Walk(cut, (across * row, row, 0, step), (0, 0, 1, 0)), first),
+            "dst": Walk(own.moved(first * cut.chunk), (width, 0, cut.chunk, 1), (0, 1, 0, 0)),
+        }
+        low.emit.emit_copy(Nest((each, across, count, size), walks))
+    walks = {
+        "src": Walk(own, (width, 0, 1), (0, 1, 0)),
+        "dst": Walk(target, (across * target.strides[0], *target.strides)),
+    }
+    low.emit.emit_copy(Nest((each, across, width), walks))
+    return target
+
+
 class _InTwoSteps(_AllReduce):
     """A share for each rank of a chip; between chips in one step, or in two with a piece of it for each."""
 
@@ -198,20 +239,15 @@ class _InTwoSteps(_AllReduce):
     def emit_spread(self, target: View) -> View:
         """The copies and the sum; the result's rows are spread.
 
-        A rank's share is whole rows. The ring brings some of them at a time together, so that the sums lie
-        row after row in main memory, where every slice finds its own.
+        A rank's share is whole rows, which lie one after the other in main memory, where every slice finds
+        its own.
         """
         (_, rows, chunk), width, (core, chip) = self.view.shape, self.view.size, self._place()
         part, own = self._sum_of_share(core, chip), rows // self.ranks
         sums = self._shared(SUMS, (1, rows, width))
-        fitting = self.emit_.geometry.local_bytes // AT_ONCE // (width * element_bytes(part))
-        at_once = max(n for n in range(1, own + 1) if own % n == 0 and (n == 1 or n <= fitting))
-        for first in range(0, own, at_once):
-            some = View(part.buffer, (at_once, chunk), (chunk, 1), first * chunk, width, chunk)
-            together = gather(self.low, some)
-            place = sums.moved(first * width, ((core, own * width),))
-            walks = {"src": Walk(together, together.strides), "dst": Walk(place, (width, 1))}
-            self.emit_.emit_copy(Nest((at_once, width), walks))
+        share = View(part.buffer, (own, chunk), (chunk, 1), 0, width, chunk)
+        place = sums.moved(0, ((core, own * width),))
+        _store_rows(self.low, share, replace(place, shape=(own, width), strides=(width, 1)))
         load_rows(self.low, sums, target, 1, meet=self.again)
         return target
 

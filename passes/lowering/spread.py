@@ -106,7 +106,7 @@ def _from_cut(low: FunctionLowering, op: graph.RelayoutOp, view: View) -> View:
     }
     low.emit.emit_copy(Nest((slices, *view.shape), walks))
     whole, *rest = stored.strides
-    for first, count, width in _chunks(view.size, chunk):
+    for first, count, width in chunks(view.size, chunk):
         own = replace(
             target.moved(first * chunk * target.strides[-1]),
             shape=(*target.shape[:-1], count, width),
@@ -135,7 +135,7 @@ def load_cut(low: FunctionLowering, source: View, target: View) -> None:
     zeros = (0,) * len(shape[:-1])
     if shape[-1] < slices * chunk:
         low.emit.fill(target, 0.0)
-    for first, count, width in _chunks(shape[-1], chunk):
+    for first, count, width in chunks(shape[-1], chunk):
         walks = {
             "src": Walk(source.moved(first * chunk), (*source.strides[:-1], chunk, 1)),
             "dst": Walk(target, (*target.strides[:-1], 0, 1), (*zeros, 1, 0)),
@@ -145,7 +145,7 @@ def load_cut(low: FunctionLowering, source: View, target: View) -> None:
         low.emit.emit_copy(Nest((*shape[:-1], count, width), walks))
 
 
-def _chunks(size: int, chunk: int) -> list[tuple[int, int, int]]:
+def chunks(size: int, chunk: int) -> list[tuple[int, int, int]]:
     """Slices' chunks of a dimension as (first, how many, of which width): whole ones, then the rest."""
     whole, rest = divmod(size, chunk)
     found = [(0, whole, chunk)] if whole else []
