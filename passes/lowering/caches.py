@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from npuc.ir import graph, tile
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import enter_rows, gather, runtime
-from npuc.passes.lowering.spread import gather_rows
+from npuc.passes.lowering.spread import copy_rows, gather_rows
 from npuc.passes.lowering.views import IndexTerms, Nest, View, Walk, dense
 from xdsl.ir import SSAValue
 
@@ -74,14 +75,15 @@ def _tokens_at_once(low: FunctionLowering, tokens: int, views: list[View], *, sp
 def _gathered(
     low: FunctionLowering, view: View, row: SSAValue, count: int, moves: IndexTerms, *, spread: bool
 ) -> View:
-    """`count` tokens of a row in every slice."""
+    """`count` tokens of a row in one slice at least; the ring brings them to all."""
     if not spread:
         source = _tokens(view, row, count, moves)
         return gather(low, source) if source.chunk else source
     own = count // low.emit.geometry.slices
     terms = tuple((index, own * view.strides[1]) for index, _ in moves)
     mine = replace(view.moved(0, terms), shape=(own, view.shape[2]), strides=view.strides[1:])
-    return gather_rows(low, mine, 0)
+    ways = (gather_rows, copy_rows)
+    return low.emit.cheapest_of([partial(way, low, mine, 0) for way in ways], low.ranks)
 
 
 def _tokens(view: View, row: SSAValue, count: int, moves: IndexTerms) -> View:

@@ -68,6 +68,15 @@ def gather_rows(low: FunctionLowering, own: View, dim: int) -> View:
     return target
 
 
+def copy_rows(low: FunctionLowering, own: View, dim: int) -> View:
+    """All rows in the first slice, by the DMA engine."""
+    shape = (*own.shape[:dim], own.shape[dim] * low.emit.geometry.slices, *own.shape[dim + 1 :])
+    target = dense(low.emit.alloc(shape, own.element), shape)
+    size, mine, theirs, along = rows_nest(low, own, target, dim)
+    low.emit.emit_copy(Nest(size, {"src": Walk(own, mine, along), "dst": Walk(target, theirs)}))
+    return target
+
+
 def load_rows(low: FunctionLowering, source: View, own: View, dim: int, *, meet: str = "") -> None:
     """Copies every slice's rows from an array in main memory."""
     size, mine, theirs, along = rows_nest(low, own, source, dim)

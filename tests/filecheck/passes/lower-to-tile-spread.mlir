@@ -39,7 +39,7 @@ builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "pr
   // Tokens reach the cache whole and in order. Queries and probabilities are stationary, keys and turned values
   // stream from all slices; sums are products with ones, and the product is divided by them as it is made.
   // CHECK: func.func private @attend
-  // CHECK: tile.pass [64, 2, 64] ring 0 stream(%k strides [0, 64, 1] slices [1, 0, 0]) out(%[[KEYS:.*]] strides [64, 4096, 1])
+  // CHECK: tile.copy [64, 2, 64] src(%k strides [0, 64, 1] slices [1, 0, 0]) dst(%[[KEYS:.*]] strides [64, 4096, 1])
   // CHECK-NEXT: tile.copy [128, 64] src(%[[KEYS]] strides [64, 1]) dst(%keys + 64 * %position strides [64, 1]) limit(%valid)
   // CHECK: tile.pass [128] fill 1.0 out(%[[ONES:.*]] strides [1])
   // CHECK: tile.pass [4, 64, 2, 64] reduce [3] ring 1 stream({{.*}}) stationary({{.*}}) out(%[[SCORES:.*]] strides [128, 2, 1, 0]) chain [mul 0.5]
