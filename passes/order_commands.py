@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from npuc.backends.machine import Machine
 from npuc.ir import tile
 from npuc.passes.algorithms.allocate import lifetimes
+from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.algorithms.order import Node, Space, order, peaks, reordered
 from npuc.passes.frames import fits_on_chip, steps_of
 from npuc.passes.multi_buffer import COPIES
@@ -24,10 +25,11 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 Command = tile.PassOp | tile.CopyOp
-SHARES = (0.75, 0.5)
+SHARES = ((0.75, 1.0), (0.75, 0.75), (0.5, 0.5))
 """Of the bytes that callers leave, how much reordered buffers may take: the rest is lost between buffers.
 
-Tried in turn; if the buffers cannot be placed with either, the given order stays."""
+The second number is for the stationary memory, of whose halves none need be lost. Tried in turn; if the
+buffers cannot be placed with any, the given order stays."""
 LOOP_SHARE = 0.8
 """How much of what the code around a loop may take the loop's own buffers may take, in one copy."""
 
@@ -45,23 +47,29 @@ class OrderCommandsPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = machine_of(self.target)
+        geometry = geometry_of(machine)
+        separate = geometry.stationary != geometry.local
         for program in programs(op):
             given = {op: list(b.ops) for op in program.walk() for r in op.regions for b in r.blocks}
-            for share in SHARES:
-                _order_program(machine, program, share, ranks_of(op))
+            for share, stationary in SHARES:
+                shares = {memory: share for memory in machine.memories}
+                if separate:
+                    shares[geometry.stationary] = stationary
+                _order_program(machine, program, shares, ranks_of(op))
                 if fits_on_chip(machine, callees_first(program)):
                     break
                 _restore(given)
 
 
-def _order_program(machine: Machine, program: ModuleOp, share: float, ranks: int) -> None:
+def _order_program(machine: Machine, program: ModuleOp, shares: Mapping[str, float], ranks: int) -> None:
     aliases = Aliases.of(program)
     functions = callees_first(program)
     held = _held_by_callers(machine, functions)
     for function in functions:
         own = held[function.sym_name.data]
-        room = {m.name: int(share * (m.size - own[m.name])) for m in machine.memories.values()}
-        _Scheduler(machine, aliases, room, ranks).schedule(function.body.block, 1.0)
+        room = {m.name: int(shares[m.name] * (m.size - own[m.name])) for m in machine.memories.values()}
+        whole = {memory for memory, share in shares.items() if share == 1.0}
+        _Scheduler(machine, aliases, room, whole, ranks).schedule(function.body.block, 1.0)
 
 
 def _restore(given: Mapping[Operation, Sequence[Operation]]) -> None:
@@ -95,11 +103,14 @@ class _Scheduler:
 
     Args:
         room: bytes per memory that the function's buffers may take.
+        whole: the memories of which loops may take as much as the code around them.
         ranks: how many cores run it at the same time.
     """
 
-    def __init__(self, machine: Machine, aliases: Aliases, room: Mapping[str, int], ranks: int) -> None:
-        self.machine, self.ranks = machine, ranks
+    def __init__(
+        self, machine: Machine, aliases: Aliases, room: Mapping[str, int], whole: Set[str], ranks: int
+    ) -> None:
+        self.machine, self.ranks, self.whole = machine, ranks, whole
         self.aliases = aliases
         self.room = room
         self.inside: dict[tile.ForOp, dict[str, int]] = {}  # bytes that a loop's own buffers take
@@ -139,7 +150,8 @@ class _Scheduler:
         plain = self._nodes(nodes, own, users)
         budgets = peaks(plain, spaces)
         for memory, size in self.room.items():
-            budgets[memory] = max(budgets.get(memory, 0), int(size * share) - outside[memory])
+            own_share = 1.0 if memory in self.whole else share
+            budgets[memory] = max(budgets.get(memory, 0), int(size * own_share) - outside[memory])
         chosen = order(plain, spaces, budgets)
         if len(nodes) > 1:
             _rewrite(stretch, [nodes[i] for i in chosen], {op: users[op] for op in own})

@@ -58,6 +58,50 @@ def test_what_a_load_takes_itself_does_not_count() -> None:
     assert cycles(nodes, order(nodes, {}, {})) == 160
 
 
+def test_what_waits_for_room_holds_nothing_up() -> None:
+    """Bytes are free when the last command that uses them is done, not when it has been issued."""
+    nodes = [
+        Node(("tu",), 1000, (), ("a",)),
+        Node(("sub",), 100),
+        Node(("dma",), 10, (), ("b",)),
+        Node(("tu",), 10, (2,), ("b",)),
+        Node(("dma",), 10, (1,)),
+    ]
+    found = order(nodes, {"a": Space("dm", 64), "b": Space("dm", 64)}, {"dm": 64})
+    assert found.index(4) < found.index(2)
+
+
+def test_two_strands_take_turns() -> None:
+    """By the longest path alone both would come to their copies at the same time, and nothing beside them."""
+
+    def strand(at: int) -> list[Node]:
+        return [Node(("tu",), 100), Node(("tu",), 100, (at,)), Node(("dma",), 200, (at + 1,))]
+
+    nodes = [*strand(0), *strand(3), Node(("tu",), 200, (2,)), Node(("tu",), 200, (5,))]
+    found = order(nodes, {}, {})
+    assert found.index(1) < found.index(3)
+    assert cycles(nodes, found) == 800
+
+
+def test_what_runs_ahead_leaves_room() -> None:
+    """Two loads fill the memory, so that what the first one's product makes has to wait for the second's."""
+    nodes = [
+        Node(("dma",), 20, (), ("in0",)),
+        Node(("tu",), 200, (0,), ("in0",)),
+        Node(("tu",), 50, (1,), ("out0",)),
+        Node(("dma",), 50, (2,), ("out0",)),
+        Node(("dma",), 20, (), ("in1",)),
+        Node(("tu",), 200, (4,), ("in1",)),
+        Node(("dma",), 20, (), ("in2",)),
+        Node(("tu",), 100, (6,), ("in2",)),
+        Node(("tu",), 50, (7,), ("out2",)),
+        Node(("dma",), 200, (8,), ("out2",)),
+    ]
+    spaces = {name: Space("dm", 64) for node in nodes for name in node.buffers}
+    found = order(nodes, spaces, {"dm": 128})
+    assert cycles(nodes, found) == 620
+
+
 @st.composite
 def _nodes(draw: st.DrawFn) -> tuple[list[Node], dict[str, Space]]:
     names = [f"b{k}" for k in range(draw(st.integers(0, 8)))]
