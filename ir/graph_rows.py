@@ -15,11 +15,12 @@ from npuc.ir.assembly import (
 )
 from npuc.ir.graph_types import check_dim, ints, shape_of
 from npuc.ir.shapes import same_size, shape_text
-from xdsl.dialects.builtin import DenseArrayBase, TensorType
+from xdsl.dialects.builtin import DenseArrayBase, TensorType, UnitAttr
 from xdsl.ir import Attribute, Block, BlockArgument, Region, SSAValue
 from xdsl.irdl import (
     attr_def,
     irdl_op_definition,
+    opt_attr_def,
     region_def,
     traits_def,
     var_operand_def,
@@ -49,13 +50,15 @@ class RowsOp(TextualOp):
 
     Body argument i is input i, or, where `input_dims[i]` is not negative, a tile of it along that
     dimension; result i is put together along `output_dims[i]`. With symbolic sizes the tile is the whole.
-    The body may read caches but writes none.
+    The body may read caches but writes none. An `unrolled` one becomes no loop, so that the commands of its
+    tiles can be interleaved.
     """
 
     name = "graph.rows"
     inputs = var_operand_def(TensorType)
     input_dims = attr_def(DenseArrayBase)
     output_dims = attr_def(DenseArrayBase)
+    unrolled = opt_attr_def(UnitAttr)
     body = region_def("single_block")
     outputs = var_result_def(TensorType)
     traits = traits_def(MemoryReadEffect())

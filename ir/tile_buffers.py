@@ -141,12 +141,17 @@ class CacheSlotOp(IRDLOperation):
             raise VerifyException(f"part is {self.part.data}, expected key or value")
 
 
+EXCHANGE_BUFFERS = 8
+"""How many numbers of shared buffers belong to one exchange."""
+
+
 @irdl_op_definition
 class SharedOp(IRDLOperation):
     """A buffer in the chip's main memory that its ranks see; those of one number lie at one place.
 
-    With `system` it is that buffer of every chip: dimension 0 is the chip, and ports walk along it in steps
-    of their `slices`.
+    Of `EXCHANGE_BUFFERS` numbers each, those of one exchange are used in turn; several exchanges may be under
+    way at the same time. With `system` it is that buffer of every chip: dimension 0 is the chip, and ports
+    walk along it in steps of their `slices`.
     """
 
     name = "tile.shared"
@@ -161,6 +166,11 @@ class SharedOp(IRDLOperation):
         if system:
             attributes["system"] = UnitAttr()
         super().__init__(attributes=attributes, result_types=[type])
+
+    @property
+    def exchange(self) -> int:
+        """The exchange that the buffer is for."""
+        return self.number.value.data // EXCHANGE_BUFFERS
 
     @property
     def chips(self) -> int:

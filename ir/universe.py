@@ -47,6 +47,7 @@ PASSES = (
     "split-linears",
     "split-rows",
     "spread-rows",
+    "stagger-rows",
     "verify-legality",
 )
 

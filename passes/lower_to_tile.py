@@ -17,7 +17,7 @@ from npuc.passes.algorithms.regions import align
 from npuc.passes.live_bytes import live_bytes
 from npuc.passes.lowering import attention, caches, collectives, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
-from npuc.passes.lowering.function import FunctionLowering, is_spread, own_shape
+from npuc.passes.lowering.function import Deferred, FunctionLowering, is_spread, own_shape
 from npuc.passes.lowering.views import View, dense
 from npuc.passes.pack_weights import storage_type
 from npuc.passes.partition import ranks_of
@@ -229,7 +229,11 @@ def _returned(function: FuncOp) -> Sequence[SSAValue]:
 
 
 def _lower_block(low: FunctionLowering, block: Block, destinations: list[SSAValue]) -> None:
-    for op in block.ops:
+    _lower_ops(low, list(block.ops), destinations)
+
+
+def _lower_ops(low: FunctionLowering, ops: Sequence[Operation], destinations: list[SSAValue]) -> None:
+    for op in ops:
         low.begin(op)
         if isinstance(op, ReturnOp):
             _lower_return(low, op, destinations)
@@ -262,34 +266,67 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
     rows = graph.static_shape(op.yielded.values[0])[dim]
     count = graph.static_shape(result)[dim] // rows
     own = rows // low.emit.geometry.slices
-    outer, index = low.emit.block, None
-    if count > 1:
-        attention.prepare(low, op)
-        loop = tile.ForOp(count)
-        loop.induction.name_hint = "rows"
-        low.emit.add(loop)
-        low.emit.block, index = loop.body.block, loop.induction
-    for argument, value, view, d in zip(block.args, op.inputs, inputs, input_dims, strict=True):
-        if view is None:
-            low.cache_symbols[argument] = low.cache_symbols[value]
-        else:
-            low.values[argument] = _window(view, d, own if is_spread(value) else rows, index)
-    for value, view, d in zip(op.yielded.values, outputs, output_dims, strict=True):
-        low.destinations[value] = _window(view, d, own if is_spread(value) else rows, index)
-    _lower_block(low, block, [])
-    low.emit.block = outer
+
+    def enter(index: SSAValue | int) -> None:
+        """Sees inputs and results through the windows of a tile."""
+        for argument, value, view, d in zip(block.args, op.inputs, inputs, input_dims, strict=True):
+            if view is None:
+                low.cache_symbols[argument] = low.cache_symbols[value]
+            else:
+                low.values[argument] = _window(view, d, own if is_spread(value) else rows, index)
+        for value, view, d in zip(op.yielded.values, outputs, output_dims, strict=True):
+            low.destinations[value] = _window(view, d, own if is_spread(value) else rows, index)
+
+    if op.unrolled and count > 1:
+        _lower_in_turns(low, block, count, enter)
+    else:
+        outer, index = low.emit.block, 0
+        if count > 1:
+            attention.prepare(low, op)
+            loop = tile.ForOp(count)
+            loop.induction.name_hint = "rows"
+            low.emit.add(loop)
+            low.emit.block, index = loop.body.block, loop.induction
+        enter(index)
+        _lower_block(low, block, [])
+        low.emit.block = outer
     low.loaded.clear()
     for value, view in zip(op.outputs, outputs, strict=True):
         low.values[value] = view
 
 
-def _window(view: View, dim: int, rows: int, index: SSAValue | None) -> View:
-    """The tile of `rows` rows along a dimension (negative: the whole) that the loop has reached."""
+def _lower_in_turns(low: FunctionLowering, block: Block, count: int, enter: Callable[[int], None]) -> None:
+    """Without a loop, each tile in turn up to where ranks add up; what they have loaded is there for all."""
+    outside = low.values, low.destinations
+    tiles = [(dict(low.values), dict(low.destinations)) for _ in range(count)]
+    loaded: dict[SSAValue, View | Deferred] = {}
+    for number, (low.values, low.destinations) in enumerate(tiles):
+        enter(number)
+    for stage in _stages(block):
+        for low.strand, (low.values, low.destinations) in enumerate(tiles):
+            low.values.update(loaded)
+            _lower_ops(low, stage, [])
+            loaded.update({v: low.values[v] for v in low.values if isinstance(v.owner, graph.ParamOp)})
+    low.strand, (low.values, low.destinations) = 0, outside
+
+
+def _stages(block: Block) -> list[list[Operation]]:
+    """The operations of a block, up to each all-reduce."""
+    found: list[list[Operation]] = [[]]
+    for op in block.ops:
+        found[-1].append(op)
+        if isinstance(op, dist.AllReduceOp):
+            found.append([])
+    return found
+
+
+def _window(view: View, dim: int, rows: int, index: SSAValue | int) -> View:
+    """A tile of `rows` rows along a dimension (negative: the whole), by its number."""
     if dim < 0:
         return view
-    shape = (*view.shape[:dim], rows, *view.shape[dim + 1 :])
-    terms = () if index is None else ((index, rows * view.strides[dim]),)
-    return replace(view.moved(0, terms), shape=shape)
+    shape, step = (*view.shape[:dim], rows, *view.shape[dim + 1 :]), rows * view.strides[dim]
+    moved = view.moved(index * step) if isinstance(index, int) else view.moved(0, ((index, step),))
+    return replace(moved, shape=shape)
 
 
 def _lower_yield(low: FunctionLowering, op: graph.YieldOp) -> None:

@@ -15,7 +15,7 @@ from xdsl.ir import BlockArgument, SSAValue
 
 WRITE_PORTS = ("out", "dst")
 SHARED = "shared by ranks"
-"""All buffers that ranks share count as one, which a copy that waits for the others changes."""
+"""The buffers of an exchange between ranks count as one, which a copy that waits for the others changes."""
 
 
 @dataclass
@@ -76,7 +76,8 @@ def accesses(
     for name in spec.ports:
         found = _touched(machine, aliases, op.buffers, spec, name)
         if found is not None:
-            meets = found.root == SHARED and isinstance(spec, tile.CopySpec) and bool(spec.meet)
+            shared = isinstance(op.buffers[spec.ports[name].buffer].owner, tile.SharedOp)
+            meets = shared and isinstance(spec, tile.CopySpec) and bool(spec.meet)
             yield found, name in WRITE_PORTS or meets
 
 
@@ -94,7 +95,7 @@ def _touched(
         return None
     memory = tile.memory_of(value)
     if isinstance(owner, tile.SharedOp):
-        return Touched(memory, SHARED, 0, 1)
+        return Touched(memory, f"{SHARED} {owner.exchange}", 0, 1)
     if isinstance(owner, tile.CacheSlotOp):
         return Touched(memory, f"{owner.symbol.string_value()}.{owner.part.data}", 0, 1)
     size = spec.size

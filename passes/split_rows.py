@@ -10,29 +10,15 @@ from npuc.ir import dist, graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.pack_weights import storage_bits
-from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import is_head, is_layer
+from npuc.passes.row_tiles import ROWS, TOKENWISE, WEIGHTS, inputs_of, replace_by_tiles, tiled
 from npuc.passes.spread_rows import SPREAD
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
-
-WEIGHTS = (graph.ParamOp, graph.ConstantOp)
-TOKENWISE = (
-    graph.LinearOp,
-    graph.UnaryOp,
-    graph.BinaryOp,
-    graph.CastOp,
-    graph.GatedOp,
-    graph.RmsNormOp,
-    graph.LayerNormOp,
-    dist.AllReduceOp,
-    dist.AllGatherOp,
-)
 
 
 @dataclass(frozen=True)
@@ -64,16 +50,16 @@ def _split(function: FuncOp, geometry: Geometry) -> None:
     if not region or max(live[op] for op in region) <= budget:
         return
     result = region[-1].results[0]
-    inputs = _inputs(region)
+    inputs = inputs_of(region)
     held = sum(size(v) for v in inputs) + (0 if _elsewhere(function, inputs, result) else size(result))
     rows = graph.static_shape(result)[1]
     least = geometry.slices if SPREAD in _bucket_of(function).attributes else 1
     for count in (n for n in range(rows - 1, 0, -1) if rows % n == 0 and n % least == 0):
-        tiled = _tiled(region, inputs, result, count)
-        if count == least or held + max(live_bytes(tiled.body.block, size).values()) <= budget:
-            _replace(region, result, tiled)
+        tiles = tiled(region, dict.fromkeys(inputs, ROWS), result, count)
+        if count == least or held + max(live_bytes(tiles.body.block, size).values()) <= budget:
+            replace_by_tiles(region, result, tiles)
             return
-        tiled.erase()
+        tiles.erase()
 
 
 def _bucket_of(function: FuncOp) -> Operation:
@@ -131,49 +117,3 @@ def _is_tokenwise(op: Operation, lead: tuple[int, ...]) -> bool:
     return isinstance(op, TOKENWISE) and all(
         len(s := graph.static_shape(v)) == 3 and s[:2] == lead for v in tensors
     )
-
-
-def _inputs(region: Sequence[Operation]) -> list[SSAValue]:
-    operands = [operand for op in region for operand in op.operands]
-    return list(
-        dict.fromkeys(v for v in operands if v.owner not in region and not isinstance(v.owner, WEIGHTS))
-    )
-
-
-def _tiled(
-    region: Sequence[Operation], inputs: Sequence[SSAValue], result: SSAValue, count: int
-) -> graph.RowsOp:
-    """The operations as a `graph.rows` of `count` rows at a time."""
-    body = Block(arg_types=[_with_rows(value, count) for value in inputs])
-    mapping: dict[SSAValue, SSAValue] = dict(zip(inputs, body.args, strict=True))
-    for argument, value in zip(body.args, inputs, strict=True):
-        argument.name_hint = value.name_hint
-    for op in region:
-        for operand in op.operands:
-            if operand not in mapping:
-                weight = operand.owner
-                assert isinstance(weight, WEIGHTS)
-                body.add_op(weight.clone(mapping))
-        clone = op.clone(mapping)
-        for new in clone.results:
-            Rewriter.replace_value_with_new_type(new, _with_rows(new, count))
-        mapping.update(zip(op.results, clone.results, strict=True))
-        body.add_op(clone)
-    body.add_op(graph.YieldOp([mapping[result]]))
-    return graph.RowsOp(inputs, [1] * len(inputs), [1], body, [result.type])
-
-
-def _with_rows(value: SSAValue, count: int) -> TensorType[Attribute]:
-    batch, _, size = graph.static_shape(value)
-    return TensorType(graph.element_of(value), (batch, count, size))
-
-
-def _replace(region: Sequence[Operation], result: SSAValue, tiled: graph.RowsOp) -> None:
-    block = region[-1].parent_block()
-    assert block is not None
-    take_attributes(tiled, region[-1])
-    block.insert_ops_after([tiled], region[-1])
-    result.replace_uses_with_if(tiled.outputs[0], lambda use: use.operation.parent_op() is not tiled)
-    for op in reversed(region):
-        op.detach()
-        op.erase()

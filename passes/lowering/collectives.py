@@ -30,6 +30,7 @@ from math import gcd, prod
 from npuc.ir import dist, graph, tile
 from npuc.ir.meetings import CHIP, SYSTEM
 from npuc.ir.shapes import row_major_strides
+from npuc.ir.tile_buffers import EXCHANGE_BUFFERS
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import gather, store
@@ -79,7 +80,8 @@ def _has_others(op: dist.AllReduceOp) -> bool:
     """Whether no repetition of the code around runs this all-reduce after itself."""
     block = op.parent_block()
     assert block is not None
-    if isinstance(block.parent_op(), graph.RowsOp):
+    around = block.parent_op()
+    if isinstance(around, graph.RowsOp) and not around.unrolled:
         return False
     return sum(isinstance(other, dist.AllReduceOp) for other in block.ops) > 1
 
@@ -110,12 +112,17 @@ class _AllReduce:
     def _turn(self) -> int:
         """The number of a buffer that no all-reduce just before or after uses."""
         found = [op for op in self.emit_.block.ops if isinstance(op, tile.SharedOp) and op.system is None]
-        before = sum(op.number.value.data >= FIRST for op in found)
+        own = [op for op in found if op.exchange == self.low.strand]
+        before = sum(op.number.value.data >= self._number(FIRST) for op in own)
         return FIRST if not before else (SECOND, THIRD)[(before - 1) % 2]
+
+    def _number(self, number: int) -> int:
+        """The number that a buffer has in the exchange of the tile of rows."""
+        return self.low.strand * EXCHANGE_BUFFERS + number
 
     def _shared(self, number: int, shape: tuple[int, ...], *, system: bool = False) -> View:
         kind = tile.buffer_type(shape, self.view.element, self.emit_.geometry.main)
-        op = tile.SharedOp(number, kind, system=system)
+        op = tile.SharedOp(self._number(number), kind, system=system)
         op.result.name_hint = "sums" if number == SUMS else "values"
         self.emit_.add(op)
         return dense(op.result, shape)

@@ -41,6 +41,7 @@ class FunctionLowering:
         length: its attention length.
         staging: bytes of local memory that one copy of weights may fill.
         ranks: how many cores of a chip run the function at the same time.
+        strand: the number of the tile of an unrolled `graph.rows`; tiles' commands will be interleaved.
         values: view (or deferred chain) of each tensor value lowered so far.
         destinations: where a value that is still to come must be put.
         cache_symbols: the cache behind each value of keys or values.
@@ -58,6 +59,7 @@ class FunctionLowering:
     length: int
     staging: int
     ranks: int = 1
+    strand: int = 0
     values: dict[SSAValue, View | Deferred] = field(default_factory=dict)
     destinations: dict[SSAValue, View] = field(default_factory=dict)
     cache_symbols: dict[SSAValue, str] = field(default_factory=dict)

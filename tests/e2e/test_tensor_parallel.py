@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import npuc
 import pytest
+from families import save_random
 from npuc.backends.elf import parse_program
 from npuc.backends.registry import load_target
+from npuc.passes import stagger_rows
 from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.buckets import parse_bucket
 from npuc.runtime.artifact import Artifact
@@ -29,6 +31,15 @@ from sanitized import FirstRunsSanitized
 SIZES = [("prefill", "1x16"), ("prefill", "1x128"), ("decode", "1x32")]
 BUCKETS = [parse_bucket(kind, size) for kind, size in SIZES]
 LAYERS, HIDDEN = 4, 128  # of the demonstration model
+GROUPS = 2
+EIGHT_HEADS = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 128,
+    "num_hidden_layers": 2,
+}
 
 Capture = pytest.CaptureFixture[str]
 
@@ -122,17 +133,22 @@ def chips(
     request: pytest.FixtureRequest, demo_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Chips:
     """Their cores are the ranks; three of those share no size of the model equally."""
-    count, cores, steps, changes = SMALL[request.param]
+    count, cores, steps, _ = SMALL[request.param]
     folder = tmp_path_factory.mktemp("chips")
-    text = Path(load_target("rngd").machine.file).read_text()
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "small.npu").write_text(text)
-    small = str(folder / "small.npu")
+    small = _small(request.param, folder)
     ranks = count * cores
     npuc.compile(demo_model, folder / "out", target=small, buckets=BUCKETS[:1], tensor_parallel=ranks)
     return Chips(folder / "out", count, ranks, steps)
+
+
+def _small(name: str, folder: Path) -> str:
+    """The description of a small machine, in a file."""
+    text = Path(load_target("rngd").machine.file).read_text()
+    for old, new in SMALL[name][3].items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "small.npu").write_text(text)
+    return str(folder / "small.npu")
 
 
 def test_logits_of_several_chips(chips: Chips, demo_model: Path, tmp_path: Path) -> None:
@@ -163,6 +179,23 @@ def test_the_link_carries_the_least_bytes(chips: Chips, capsys: Capture) -> None
     items = load_program(artifact.machine, parse_program(text, "")).items
     meetings = [item.plan.meet for item in items if isinstance(item.plan, CopyPlan)]
     assert meetings.count("system") == 2 * chips.steps
+
+
+@pytest.mark.parametrize("machine", ["rngd", "two of two cores", "four of one"])
+def test_groups_of_rows_take_turns(machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All-reduces of both groups are under way at once; a model so small would gain nothing by it."""
+    monkeypatch.setattr(stagger_rows, "pays", lambda *_: True)
+    target = _small(machine, tmp_path) if machine in SMALL else machine
+    save_random("LlamaConfig", EIGHT_HEADS, tmp_path / "model")
+    flags = ["-t", target, "--prefill-buckets", "1x128", "--tensor-parallel", "4", "--check=phases"]
+    assert irc.main(["compile", str(tmp_path / "model"), *flags, "-o", str(tmp_path / "out")]) == 0
+    device = FirstRunsSanitized(Artifact(tmp_path / "out"))
+    loaded = device.load(device.programs[0])
+    plans = [item.plan for item in loaded.items if isinstance(item.plan, CopyPlan) and item.plan.meet]
+    assert sum(plan.meet == "chip" for plan in plans) == GROUPS * 2 * 2
+    found = verify(tmp_path / "out", tmp_path / "model", max_documents=2, device=device)
+    assert found["max_rel_error"] < 1e-5
+    assert device.hazards == []
 
 
 def _bytes(plan: CopyPlan) -> int:

@@ -4,6 +4,7 @@
 !Few = tensor<1x128x64xf32, #tile.spread<1>>
 !L = tensor<1x128x256xf32, #tile.sliced<4>>
 !W = tensor<256x256xf32, #tile.host>
+!T = tensor<1x64x256xf32, #tile.spread<1>>
 !Q = tensor<1x2x128x64xf32, #tile.spread<2>>
 !K = tensor<1x1x128x64xf32, #tile.host>
 
@@ -76,6 +77,30 @@ builtin.module @prefill_1x128 attributes {npuc.spread, npuc.bucket = {kind = "pr
     %z = graph.add %r, %s : !S
     %y = graph.relayout %z : !L
     func.return %y : !L
+  }
+
+  // Groups of rows take turns, with buffers of their own to add up in: each sees its part of the input, and
+  // its part of the result is where it is written.
+  // CHECK: func.func private @groups
+  // CHECK: tile.pass [64, 4, 256] reduce [2] ring 0 stream(%h strides [0, 0, 1] slices [1, 0, 0])
+  // CHECK: tile.copy {{.*}} dst(%[[FIRST:.*]] + 16384 * %{{.*}} strides [256, 1])
+  // CHECK: tile.shared 1 :
+  // CHECK: tile.pass [64, 4, 256] reduce [2] ring 0 stream(%h + 256 strides [0, 0, 1] slices [1, 0, 0])
+  // CHECK: %[[SECOND:.*]] = tile.shared 8 :
+  // CHECK-NEXT: tile.copy {{.*}} dst(%[[SECOND]] + 16384 * %{{.*}} strides [256, 1])
+  // CHECK: tile.shared 9 :
+  // CHECK: tile.pass [256] stream(%h strides [1]) out(%h strides [1]) operand({{.*}}) chain [add operand]
+  // CHECK-NEXT: tile.pass [256] stream(%h + 256 strides [1]) out(%h + 256 strides [1]) operand({{.*}}) chain [add operand]
+  // CHECK-NEXT: func.return
+  func.func private @groups(%h : !S) -> !S {
+    %z = graph.rows(%x : !T = %h along 1) along [1] : !S {
+      %w = graph.param @"w#0" : !W
+      %x1 = graph.linear %x, %w : tensor<1x64x256xf32, #tile.sliced<4>>
+      %s = dist.all_reduce sum %x1 over [tp] mesh #dist.mesh<tp = 2> : !T
+      %y = graph.add %x, %s : !T
+      graph.yield %y
+    } {unrolled}
+    func.return %z : !S
   }
 
   // The row that a program wants is found in main memory.
