@@ -144,7 +144,7 @@ class _Schedule:
         """When a node could start whose predecessors have."""
         node = self.nodes[i]
         times = [self.finish[b] for b in node.after] + [self.busy.get(q, 0) for q in node.queues]
-        return max(*times, *self._room(node), 0)
+        return max([*times, *self._room(node), 0])
 
     def _room(self, node: Node) -> Iterator[int]:
         """When each memory has room for the buffers that a node begins."""

@@ -51,6 +51,10 @@ def test_the_longest_path_goes_first() -> None:
     assert order(nodes, {}, {})[0] == 1
 
 
+def test_a_loop_of_nothing_takes_no_queue() -> None:
+    assert order([Node((), 0)], {}, {}) == [0]
+
+
 def test_what_a_load_takes_itself_does_not_count() -> None:
     """The second load's path is longer, but less of it is left when the load is done."""
     nodes = [Node(("dma",), 10), Node(("dma",), 100), Node(("tu",), 100, (0,)), Node(("tu",), 50, (1, 2))]
