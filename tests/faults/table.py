@@ -210,12 +210,12 @@ def too_early(module: ModuleOp) -> None:
 
 
 def overlapping_buffers(module: ModuleOp) -> None:
-    """The products of gate and up lie where the residual is kept."""
+    """The residual is kept where the products of gate and up go, which are longer."""
     for program in programs(module):
         add = all_named(program, "tile.pass", LAYER)[0]
         kept = add.buffers[written_buffer(add)].owner
         for op in named(program, "tile.pass", MLP):
-            op.buffers[written_buffer(op)].owner.attributes["address"] = kept.attributes["address"]
+            kept.attributes["address"] = op.buffers[written_buffer(op)].owner.attributes["address"]
 
 
 def overlapping_layers(module: ModuleOp) -> None:
