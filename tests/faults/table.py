@@ -12,7 +12,7 @@ from npuc.ir import graph, tile
 from npuc.ir.npu import CommandOp, field_attr
 from npuc.passes.evaluation import written_buffer
 from planting import ENCODER, Fault, all_named, comes_from, named, programs
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, ModuleOp, StringAttr, f32
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp, StringAttr, f32
 from xdsl.ir import Operation
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -208,14 +208,16 @@ def too_early(module: ModuleOp) -> None:
 
 # Allocation
 
+BEHIND = 0x40000
+"""An address that no buffer of the small models reaches."""
+
 
 def overlapping_buffers(module: ModuleOp) -> None:
-    """The residual is kept where the products of gate and up go, which are longer."""
+    """The residual is kept where the products of gate and up go, behind all other buffers."""
     for program in programs(module):
         add = all_named(program, "tile.pass", LAYER)[0]
-        kept = add.buffers[written_buffer(add)].owner
-        for op in named(program, "tile.pass", MLP):
-            kept.attributes["address"] = op.buffers[written_buffer(op)].owner.attributes["address"]
+        for op in (add, *named(program, "tile.pass", MLP)):
+            op.buffers[written_buffer(op)].owner.attributes["address"] = IntegerAttr(BEHIND, 64)
 
 
 def overlapping_layers(module: ModuleOp) -> None:

@@ -90,7 +90,7 @@ def test_damage_and_wrong_references_are_errors(fake_llm: Make, tiny_model: Path
     llm = fake_llm(*BUCKETS)
     with pytest.raises(UserError) as caught:
         verify(llm.artifact.path, tmp_path / "nothing", device=llm.device)
-    assert caught.value.kind == "bad-reference"
+    assert caught.value.kind == "missing-file"
     with pytest.raises(UserError) as caught:
         verify(llm.artifact.path, tiny_model, tmp_path / "nothing.txt", device=llm.device)
     assert caught.value.kind == "bad-text"
