@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from npuc.ir import dist, graph
 from npuc.passes.rewriting import take_attributes
+from npuc.passes.row_dims import RowDims
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
@@ -79,3 +80,48 @@ def replace_by_tiles(region: Sequence[Operation], result: SSAValue, tiles: graph
     for op in reversed(region):
         op.detach()
         op.erase()
+
+
+def with_tiles(op: graph.RowsOp, count: int, dims: RowDims) -> graph.RowsOp:
+    """The `graph.rows`, now with tiles of `count` rows.
+
+    Args:
+        dims: the row dimensions of what the body takes and makes.
+    """
+    for value in (*op.body.block.args, *(v for inner in op.body.block.ops for v in inner.results)):
+        if value in dims:
+            shape, dim = graph.static_shape(value), dims[value]
+            kind = TensorType(graph.element_of(value), (*shape[:dim], count, *shape[dim + 1 :]))
+            Rewriter.replace_value_with_new_type(value, kind)
+    return op
+
+
+def joined(first: graph.RowsOp, second: graph.RowsOp) -> graph.RowsOp:
+    """One `graph.rows` in the place of two with tiles of the same rows, the second using the first's."""
+    (made,) = first.outputs
+    taken = [
+        (value, dim, argument)
+        for op in (first, second)
+        for value, dim, argument in zip(op.inputs, op.dims[0], op.body.block.args, strict=True)
+    ]
+    body, seen = Block(), dict[tuple[SSAValue, int], SSAValue]()
+    mapping: dict[SSAValue, SSAValue] = {}
+    for value, dim, argument in taken:
+        if value is made:
+            continue
+        if (value, dim) not in seen:
+            seen[value, dim] = body.insert_arg(argument.type, len(body.args))
+            seen[value, dim].name_hint = argument.name_hint
+        mapping[argument] = seen[value, dim]
+    for op in (first, second):
+        for inner in op.body.block.ops:
+            if op is second or not isinstance(inner, graph.YieldOp):
+                body.add_op(inner.clone(mapping))
+        mapping |= {old: mapping[first.yielded.values[0]] for value, _, old in taken if value is made}
+    inputs, dims = zip(*seen, strict=True)
+    whole = graph.RowsOp(inputs, dims, second.dims[1], body, [v.type for v in second.outputs])
+    take_attributes(whole, second)
+    whole.unrolled = second.unrolled
+    Rewriter.replace_op(second, whole)
+    Rewriter.erase_op(first)
+    return whole

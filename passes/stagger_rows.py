@@ -13,7 +13,16 @@ from npuc.passes.command_fields import Operand, element_name
 from npuc.passes.costs import cheapest_together
 from npuc.passes.pack_weights import storage_bits, storage_type
 from npuc.passes.row_dims import RowDims, row_dims
-from npuc.passes.row_tiles import ROWS, TOKENWISE, WEIGHTS, inputs_of, replace_by_tiles, tiled
+from npuc.passes.row_tiles import (
+    ROWS,
+    TOKENWISE,
+    WEIGHTS,
+    inputs_of,
+    joined,
+    replace_by_tiles,
+    tiled,
+    with_tiles,
+)
 from npuc.passes.specialized import buckets_of
 from npuc.passes.spread_rows import SPREAD, spread_functions
 from npuc.passes.target_option import machine_of
@@ -64,6 +73,9 @@ def _stagger(function: FuncOp, groups: int, machine: Machine) -> None:
         tiles = tiled(region, inputs, result, rows // groups)
         tiles.unrolled = UnitAttr()
         replace_by_tiles(region, result, tiles)
+        for value in inputs:
+            if isinstance(value.owner, graph.RowsOp) and value.has_one_use():
+                tiles = joined(with_tiles(value.owner, rows // groups, dims), tiles)
 
 
 def _row_wise_end(function: FuncOp, dims: RowDims) -> list[Operation]:

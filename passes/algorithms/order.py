@@ -5,9 +5,11 @@ costs; a command waits while the buffers it begins would overfill a memory. What
 not count: of two for one queue that one goes first behind which more is left (J. R. Jackson, "Scheduling a
 production line to minimize maximum tardiness", 1955).
 
-Two rules may beat that, and are tried. Where the given order says in which turn the busiest queue had better
-do what it could do at any time, paths run along that queue too: what it needs first is urgent first. And what
-runs ahead of everything fills a memory less, so that there is room for what is to be done meanwhile.
+Three rules may beat that, and are tried. Where the given order says in which turn the busiest queue had
+better do what it could do at any time, paths run along that queue too: what it needs first is urgent first.
+Or of what is ready the first in the given order goes first: of groups that wait for other cores in turn one
+is ahead then. And what runs ahead of everything fills a memory less, so that there is room for what is to be
+done meanwhile.
 """
 
 from __future__ import annotations
@@ -194,8 +196,12 @@ def order(nodes: Sequence[Node], spaces: Mapping[str, Space], budgets: Mapping[s
         budgets: bytes that such buffers may take per memory.
     """
     tried: list[_Schedule] = []
-    for related in (nodes, _in_turn(nodes)):
-        urgency = [path - node.cycles for path, node in zip(_longest_paths(related), nodes, strict=True)]
+    rules = [
+        [path - node.cycles for path, node in zip(_longest_paths(related), nodes, strict=True)]
+        for related in (nodes, _in_turn(nodes))
+    ]
+    rules.append([-number for number in range(len(nodes))])
+    for urgency in rules:
         for share in SHARES:
             ahead = {memory: int(share * size) for memory, size in budgets.items()}
             tried.append(_Schedule(nodes, spaces, urgency, budgets, ahead).run())

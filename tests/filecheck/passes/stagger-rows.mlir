@@ -51,6 +51,32 @@ builtin.module @prefill_1x512 attributes {npuc.spread} {
     func.return %z : !hidden
   }
 
+  // Attention begins a group: its tiles are those of what follows it.
+  // CHECK: func.func private @attends
+  // CHECK-NOT: %v = graph.rows
+  // CHECK: %z = graph.rows({{.*}} : tensor<1x256x2048xbf16> = %x along 1, {{.*}} : tensor<1x16x512x128xbf16> = %keys, {{.*}} : tensor<1x16x512x128xbf16> = %values, {{.*}} : tensor<1x1x256x512xi1> = %m along 2) along [1] : tensor<1x512x2048xbf16> {
+  // CHECK: %a = graph.attention {{.*}} : tensor<1x256x16x128xbf16>
+  // CHECK-NEXT: %f = graph.reshape %a : tensor<1x256x2048xbf16>
+  // CHECK-NEXT: graph.param @o
+  // CHECK-NEXT: graph.linear %f, {{.*}} : tensor<1x256x2048xbf16>
+  // CHECK: dist.all_reduce
+  // CHECK: } {unrolled}
+  func.func private @attends(%x : !hidden, %m : tensor<1x1x512x512xi1>) -> !hidden {
+    %keys, %values = graph.kv_update @cache %x, %x : tensor<1x16x512x128xbf16>, tensor<1x16x512x128xbf16>
+    %v = graph.rows(%t : !hidden = %x along 1, %k : tensor<1x16x512x128xbf16> = %keys, %w : tensor<1x16x512x128xbf16> = %values, %n : tensor<1x1x512x512xi1> = %m along 2) along [1] : !hidden {
+      %h = graph.reshape %t : tensor<1x512x16x128xbf16>
+      %q = graph.transpose %h perm [0, 2, 1, 3] : tensor<1x16x512x128xbf16>
+      %a = graph.attention %q, %k, %w mask %n scale 0.5 : tensor<1x512x16x128xbf16>
+      %f = graph.reshape %a : !hidden
+      graph.yield %f
+    }
+    %o = graph.param @o : tensor<2048x2048xbf16>
+    %l = graph.linear %v, %o : !hidden
+    %s = dist.all_reduce sum %l over [tp] mesh #dist.mesh<tp = 8> : !hidden
+    %z = graph.add %x, %s : !hidden
+    func.return %z : !hidden
+  }
+
   // Without an all-reduce there is nothing to hide.
   // CHECK: func.func private @alone
   // CHECK-NOT: graph.rows
