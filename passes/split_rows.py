@@ -55,7 +55,7 @@ def _split(function: FuncOp, geometry: Geometry) -> None:
     rows = graph.static_shape(result)[1]
     least = geometry.slices if SPREAD in _bucket_of(function).attributes else 1
     for count in (n for n in range(rows - 1, 0, -1) if rows % n == 0 and n % least == 0):
-        tiles = tiled(region, dict.fromkeys(inputs, ROWS), result, count)
+        tiles = tiled(region, {v: -1 if _of_weights(v.owner) else ROWS for v in inputs}, result, count)
         if count == least or held + max(live_bytes(tiles.body.block, size).values()) <= budget:
             replace_by_tiles(region, result, tiles)
             return
@@ -96,8 +96,8 @@ def _tokenwise_end(block: Block) -> list[Operation]:
         return []
     found: list[Operation] = []
     op = returned.prev_op
-    while op is not None and (isinstance(op, WEIGHTS) or _is_tokenwise(op, shape[:2])):
-        if not isinstance(op, WEIGHTS):
+    while op is not None and (_of_weights(op) or _is_tokenwise(op, shape[:2])):
+        if not _of_weights(op):
             found.insert(0, op)
         op = op.prev_op
     while found and returned.operands[0] not in found[-1].results:
@@ -107,13 +107,20 @@ def _tokenwise_end(block: Block) -> list[Operation]:
     return found
 
 
+def _of_weights(owner: Operation | Block) -> bool:
+    """Whether something is a weight or a constant, or a part of one: of parameters that were joined."""
+    if isinstance(owner, graph.SliceOp | graph.ReshapeOp):
+        return _of_weights(owner.input.owner)
+    return isinstance(owner, WEIGHTS)
+
+
 def _used_outside(op: Operation, region: Sequence[Operation]) -> bool:
     return any(use.operation not in region for result in op.results for use in result.uses)
 
 
 def _is_tokenwise(op: Operation, lead: tuple[int, ...]) -> bool:
-    """Whether every tensor of an operation is a weight, a constant or [batch, rows, size]."""
-    tensors = [v for v in (*op.operands, *op.results) if not isinstance(v.owner, WEIGHTS)]
+    """Whether every tensor of an operation is [batch, rows, size], or made of weights and constants."""
+    tensors = [v for v in (*op.operands, *op.results) if not _of_weights(v.owner)]
     return isinstance(op, TOKENWISE) and all(
         len(s := graph.static_shape(v)) == 3 and s[:2] == lead for v in tensors
     )

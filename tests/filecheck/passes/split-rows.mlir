@@ -9,6 +9,7 @@
 graph.weight @n : tensor<2048xbf16> sources [{file = "a"}]
 graph.weight @up : tensor<8192x2048xbf16> sources [{file = "a"}]
 graph.weight @down : tensor<2048x8192xbf16> sources [{file = "a"}]
+graph.weight @scales : tensor<2xf32> sources [{file = "a"}]
 graph.weight @head : tensor<128000x2048xbf16> sources [{file = "a"}]
 
 builtin.module @prefill_1x512 {
@@ -22,7 +23,7 @@ builtin.module @prefill_1x512 {
     %t = graph.transpose %q perm [0, 2, 1, 3] : tensor<1x32x512x64xbf16>
     %a = graph.attention %t, %keys, %keys mask %mask scale 0.5 : tensor<1x512x32x64xbf16>
     %h = graph.reshape %a : !hidden
-    // CHECK: %z = graph.rows(%x_1 : tensor<1x256x2048xbf16> = %x along 1, %h_1 : tensor<1x256x2048xbf16> = %h along 1) along [1] : tensor<1x512x2048xbf16> {
+    // CHECK: %z = graph.rows(%x_1 : tensor<1x256x2048xbf16> = %x along 1, %h_1 : tensor<1x256x2048xbf16> = %h along 1, %scale_1 : tensor<f32> = %scale) along [1] : tensor<1x512x2048xbf16> {
     // CHECK-NEXT: %r = graph.add %x_1, %h_1 : tensor<1x256x2048xbf16>
     // CHECK-NEXT: %[[N:.*]] = graph.param @n
     // CHECK-NEXT: %y = graph.rms_norm %r, %[[N]] eps 1.0e-05 : tensor<1x256x2048xbf16>
@@ -30,7 +31,7 @@ builtin.module @prefill_1x512 {
     // CHECK-NEXT: %g = graph.linear {{.*}} : tensor<1x256x8192xbf16> {module = "mlp"}
     // CHECK: %u = graph.linear
     // CHECK-NEXT: %m = graph.gated silu %g, %u
-    // CHECK: %d = graph.linear
+    // CHECK: %d = graph.linear %m, {{.*}} scale %scale_1
     // CHECK-NEXT: %[[Z:.*]] = graph.add %r, %d
     // CHECK-NEXT: graph.yield %[[Z]]
     // CHECK-NEXT: }
@@ -43,7 +44,10 @@ builtin.module @prefill_1x512 {
     %g = graph.linear %y, %up : !wide {module = "mlp"}
     %u = graph.linear %y, %up : !wide
     %m = graph.gated silu %g, %u : !wide
-    %d = graph.linear %m, %down : !hidden
+    %scales = graph.param @scales : tensor<2xf32>
+    %one = graph.slice %scales [1:2] : tensor<1xf32>
+    %scale = graph.reshape %one : tensor<f32>
+    %d = graph.linear %m, %down scale %scale : !hidden
     %z = graph.add %r, %d : !hidden
     func.return %z : !hidden
   }
