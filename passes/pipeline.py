@@ -54,7 +54,7 @@ def phase_pipelines(
         # Every slice gets rows of its own where there are enough; what then is too large for the chip all at
         # once is done some rows at a time. Where ranks add up, groups of rows take turns.
         # Placements before packing: how a weight is packed depends on where its user's operands lie.
-        "layout": f"spread-rows{{{on}}},split-rows{{{on}}},stagger-rows{{{on}}},"
+        "layout": f"spread-rows{{{on}}},stagger-rows{{{on}}},split-rows{{{on}}},"
         f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
         "tile": f"lower-to-tile{{{on}}}",
         # Calls go first: nothing overlaps across one. Commands before their order (costs decide), order

@@ -43,7 +43,7 @@ def _split(function: FuncOp, geometry: Geometry) -> None:
     budget = room(geometry)
 
     def size(value: SSAValue) -> int:
-        return _slice_bytes(value, geometry)
+        return slice_bytes(value, geometry)
 
     region = _tokenwise_end(block)
     live = live_bytes(block, size)
@@ -77,7 +77,7 @@ def _elsewhere(function: FuncOp, inputs: Sequence[SSAValue], result: SSAValue) -
     return replaced and arguments[0].type == result.type and isinstance(result.owner, graph.BinaryOp)
 
 
-def _slice_bytes(value: SSAValue, geometry: Geometry) -> int:
+def slice_bytes(value: SSAValue, geometry: Geometry) -> int:
     """Bytes of a tensor in each slice when it is cut; weights and what is gathered lie elsewhere."""
     shape = graph.static_shape(value)
     if not shape or isinstance(value.owner, (*WEIGHTS, dist.AllGatherOp)):

@@ -8,9 +8,10 @@ from math import inf, prod
 
 from npuc.backends.machine import Machine
 from npuc.ir import dist, graph, tile
-from npuc.passes.algorithms.geometry import geometry_of
+from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.command_fields import Operand, element_name
 from npuc.passes.costs import cheapest_together
+from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.pack_weights import storage_bits, storage_type
 from npuc.passes.row_dims import RowDims, row_dims
 from npuc.passes.row_tiles import (
@@ -24,6 +25,7 @@ from npuc.passes.row_tiles import (
     with_tiles,
 )
 from npuc.passes.specialized import buckets_of
+from npuc.passes.split_rows import slice_bytes
 from npuc.passes.spread_rows import SPREAD, spread_functions
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
@@ -32,8 +34,10 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
-READ_AGAIN = 2
+READ_AGAIN = 1.5
 """Reading the weights may take so many times as long as multiplying a group: attention hides some of it."""
+FEW, MANY = 8, 32768
+"""Bytes for each slice of a copy that hardly does more than start, and of one that mostly moves."""
 TRIPS, COPIES = 3, 4
 """How often an all-reduce moves its tensor (values are written, shares of them read, sums read), by how many
 copies."""
@@ -71,11 +75,20 @@ def _stagger(function: FuncOp, groups: int, machine: Machine) -> None:
     if rows % (groups * machine.slices) == 0 and pays(region, rows // groups, machine):
         inputs = {value: dims.get(value, -1) for value in inputs_of(region)}
         tiles = tiled(region, inputs, result, rows // groups)
+        if not _fits(tiles, geometry_of(machine)):
+            tiles.erase()
+            return
         tiles.unrolled = UnitAttr()
         replace_by_tiles(region, result, tiles)
         for value in inputs:
             if isinstance(value.owner, graph.RowsOp) and value.has_one_use():
                 tiles = joined(with_tiles(value.owner, rows // groups, dims), tiles)
+
+
+def _fits(tiles: graph.RowsOp, geometry: Geometry) -> bool:
+    """Whether a slice can hold what is alive in a group."""
+    live = live_bytes(tiles.body.block, lambda value: slice_bytes(value, geometry))
+    return max(live.values()) <= room(geometry)
 
 
 def _row_wise_end(function: FuncOp, dims: RowDims) -> list[Operation]:
@@ -115,10 +128,11 @@ def pays(region: Sequence[Operation], rows: int, machine: Machine) -> bool:
     linears = [op for op in region if isinstance(op, graph.LinearOp)]
     sums = [op for op in region if isinstance(op, dist.AllReduceOp)]
     ranks = min(sums[0].mesh.ranks, machine.cores_per_chip)
-    pace = ranks / (machine.main.bandwidth or inf)
+    start = _copying(machine, ranks, FEW)
+    pace = _copying(machine, ranks, MANY) / (MANY * machine.slices)
     read = sum(_bytes(op.weight) for op in linears) * pace
     travel = sum(TRIPS * _bytes(op.input) for op in sums) * pace
-    more = (len(linears) + COPIES * len(sums)) * _shortest_copy(machine, ranks)
+    more = (len(linears) + COPIES * len(sums)) * start
     return read <= READ_AGAIN * sum(_multiplying(linears, rows, machine)) and more <= travel
 
 
@@ -134,11 +148,12 @@ def _multiplying(linears: Sequence[graph.LinearOp], rows: int, machine: Machine)
         yield rows * prod(graph.static_shape(op.weight)) / rate if rate else inf
 
 
-def _shortest_copy(machine: Machine, ranks: int) -> float:
-    """Cycles of a copy that moves next to nothing."""
+def _copying(machine: Machine, ranks: int, size: int) -> float:
+    """Cycles of a copy of so many bytes to each slice, when so many ranks make theirs."""
     geometry = geometry_of(machine)
-    names = {"src": geometry.main, "dst": geometry.local}
-    spec = tile.CopySpec((geometry.granule,), {name: tile.Port(i, 0, (1,)) for i, name in enumerate(names)})
+    strides = {"src": ((size, 1), ()), "dst": ((0, 1), (1, 0))}
+    ports = {name: tile.Port(i, 0, *walk) for i, (name, walk) in enumerate(strides.items())}
     kind = min(machine.element_types.values(), key=lambda kind: abs(kind.bits - 8)).name
-    operands = {name: Operand(memory, kind, 0) for name, memory in names.items()}
-    return cheapest_together(machine, spec, operands, ranks)
+    memories = {"src": geometry.main, "dst": geometry.local}
+    operands = {name: Operand(memory, kind, 0) for name, memory in memories.items()}
+    return cheapest_together(machine, tile.CopySpec((machine.slices, size), ports), operands, ranks)
