@@ -51,8 +51,8 @@ def phase_pipelines(
         "partition": f"split-linears,pad-shards{ranks},assign-shardings{ranks},partition"
         if tensor_parallel > 1
         else "",
-        # Every slice gets rows of its own where there are enough; what then is too large for the chip all at
-        # once is done some rows at a time. Where ranks add up, groups of rows take turns.
+        # Every slice gets rows of its own where there are enough. Where ranks add up, groups of rows take
+        # turns; what then is too large for the chip all at once is done some rows at a time.
         # Placements before packing: how a weight is packed depends on where its user's operands lie.
         "layout": f"spread-rows{{{on}}},stagger-rows{{{on}}},split-rows{{{on}}},"
         f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
