@@ -212,13 +212,16 @@ class Interpreter:
         return dist_kernels.evaluate(op, together.exchange(rank, value))[rank]
 
     def _rows(self, op: graph.RowsOp, args: list[Tensor], layer: int | None) -> list[Tensor]:
-        """The body on each tile of rows, results concatenated."""
+        """The body on each tile of rows, results concatenated; each input has rows of its own number."""
         dims, output_dims = op.dims
+        arguments = zip(op.body.block.args, dims, strict=True)
+        rows = [evaluate_dim(shape_of(a)[d], self.sizes) if d >= 0 else 0 for a, d in arguments]
         number = next(i for i, d in enumerate(dims) if d >= 0)
-        size = evaluate_dim(shape_of(op.body.block.args[number])[dims[number]], self.sizes)
         parts: list[list[Tensor]] = []
-        for start in range(0, args[number].shape[dims[number]], size):
-            tile = [x if d < 0 else x.narrow(d, start, size) for x, d in zip(args, dims, strict=True)]
+        for part in range(-(-args[number].shape[dims[number]] // rows[number])):
+            tile = [
+                x if d < 0 else x.narrow(d, part * n, n) for x, d, n in zip(args, dims, rows, strict=True)
+            ]
             parts.append(self.run_block(op.body.block, tile, layer))
         return [torch.cat(tiles, d) for tiles, d in zip(zip(*parts, strict=True), output_dims, strict=True)]
 

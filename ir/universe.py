@@ -42,6 +42,7 @@ PASSES = (
     "raise-gated",
     "raise-rms-norm",
     "raise-rope",
+    "scatter-rows",
     "select-commands",
     "specialize",
     "split-linears",

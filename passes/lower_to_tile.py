@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,8 +17,9 @@ from npuc.passes.algorithms.regions import align
 from npuc.passes.live_bytes import live_bytes
 from npuc.passes.lowering import attention, caches, collectives, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
-from npuc.passes.lowering.function import Deferred, FunctionLowering, is_spread, own_shape
-from npuc.passes.lowering.views import View, dense
+from npuc.passes.lowering.function import Deferred, FunctionLowering, own_shape
+from npuc.passes.lowering.turns import turns
+from npuc.passes.lowering.views import View, dense, window
 from npuc.passes.pack_weights import storage_type
 from npuc.passes.partition import ranks_of
 from npuc.passes.placing import placement_of
@@ -68,6 +69,8 @@ RULES: dict[type[Operation], Rule] = {
     graph.AttentionOp: attention.lower_attention,
     dist.AllReduceOp: collectives.lower_all_reduce,
     dist.AllGatherOp: collectives.lower_all_gather,
+    dist.ReduceScatterOp: collectives.lower_reduce_scatter,
+    dist.ShardSliceOp: collectives.lower_shard_slice,
     **dict.fromkeys(graph.UNARY.values(), rules.lower_unary),
     **dict.fromkeys(graph.BINARY.values(), rules.lower_binary),
 }
@@ -262,10 +265,8 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
     block, (input_dims, output_dims) = op.body.block, op.dims
     inputs = [None if v in low.cache_symbols else low.view(v) for v in op.inputs]
     outputs = [low.fresh(v) for v in op.outputs]
-    dim, result = output_dims[0], op.outputs[0]
-    rows = graph.static_shape(op.yielded.values[0])[dim]
-    count = graph.static_shape(result)[dim] // rows
-    own = rows // low.emit.geometry.slices
+    dim = output_dims[0]
+    count = graph.static_shape(op.outputs[0])[dim] // graph.static_shape(op.yielded.values[0])[dim]
 
     def enter(index: SSAValue | int) -> None:
         """Sees inputs and results through the windows of a tile."""
@@ -273,9 +274,9 @@ def _lower_rows(low: FunctionLowering, op: graph.RowsOp) -> None:
             if view is None:
                 low.cache_symbols[argument] = low.cache_symbols[value]
             else:
-                low.values[argument] = _window(view, d, own if is_spread(value) else rows, index)
+                low.values[argument] = window(view, d, low.own_shape(argument), index)
         for value, view, d in zip(op.yielded.values, outputs, output_dims, strict=True):
-            low.destinations[value] = _window(view, d, own if is_spread(value) else rows, index)
+            low.destinations[value] = window(view, d, low.own_shape(value), index)
 
     if op.unrolled and count > 1:
         _lower_in_turns(low, block, count, enter)
@@ -302,31 +303,12 @@ def _lower_in_turns(low: FunctionLowering, block: Block, count: int, enter: Call
     loaded: dict[SSAValue, View | Deferred] = {}
     for number, (low.values, low.destinations) in enumerate(tiles):
         enter(number)
-    for stage in _stages(block):
-        for low.strand, (low.values, low.destinations) in enumerate(tiles):
-            low.values.update(loaded)
-            _lower_ops(low, stage, [])
-            loaded.update({v: low.values[v] for v in low.values if isinstance(v.owner, graph.ParamOp)})
+    for low.strand, stage in turns(block, count):
+        low.values, low.destinations = tiles[low.strand]
+        low.values.update(loaded)
+        _lower_ops(low, stage, [])
+        loaded.update({v: low.values[v] for v in low.values if isinstance(v.owner, graph.ParamOp)})
     low.strand, (low.values, low.destinations) = 0, outside
-
-
-def _stages(block: Block) -> list[list[Operation]]:
-    """The operations of a block, up to each all-reduce."""
-    found: list[list[Operation]] = [[]]
-    for op in block.ops:
-        found[-1].append(op)
-        if isinstance(op, dist.AllReduceOp):
-            found.append([])
-    return found
-
-
-def _window(view: View, dim: int, rows: int, index: SSAValue | int) -> View:
-    """A tile of `rows` rows along a dimension (negative: the whole), by its number."""
-    if dim < 0:
-        return view
-    shape, step = (*view.shape[:dim], rows, *view.shape[dim + 1 :]), rows * view.strides[dim]
-    moved = view.moved(index * step) if isinstance(index, int) else view.moved(0, ((index, step),))
-    return replace(moved, shape=shape)
 
 
 def _lower_yield(low: FunctionLowering, op: graph.YieldOp) -> None:

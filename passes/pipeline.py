@@ -52,10 +52,11 @@ def phase_pipelines(
         if tensor_parallel > 1
         else "",
         # Every slice gets rows of its own where there are enough. Where ranks add up, groups of rows take
-        # turns; what then is too large for the chip all at once is done some rows at a time.
+        # turns, and every rank has a share of each group's sums; what then is too large for the chip all at
+        # once is done some rows at a time.
         # Placements before packing: how a weight is packed depends on where its user's operands lie.
-        "layout": f"spread-rows{{{on}}},stagger-rows{{{on}}},split-rows{{{on}}},"
-        f"assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
+        "layout": f"spread-rows{{{on}}},stagger-rows{{{on}}},scatter-rows{{{on}}},"
+        f"split-rows{{{on}}},assign-layouts{{{on}}},pack-weights{{{on}}},place-caches{{{on}}}",
         "tile": f"lower-to-tile{{{on}}}",
         # Calls go first: nothing overlaps across one. Commands before their order (costs decide), order
         # before addresses (it decides what is alive at once), addresses before synchronization (reused

@@ -92,7 +92,7 @@ class Assigner:
 
     def place_block(self, block: Block, function: FuncOp) -> None:
         for op in list(block.ops):
-            self._place(op, function)
+            self.place(op, function)
         for op in reversed(list(block.ops)):
             if isinstance(op, FLEXIBLE) and not op.result.uses:
                 op.detach()
@@ -150,7 +150,7 @@ class Assigner:
     def _ask(self, value: SSAValue, placement: Placement) -> None:
         self.demand[value] = placement
 
-    def _place(self, op: Operation, function: FuncOp) -> None:
+    def place(self, op: Operation, function: FuncOp) -> None:
         """Chooses operand and result placements of one op."""
         if isinstance(op, FLEXIBLE):
             return

@@ -13,18 +13,26 @@ from xdsl.ir import OpResult, SSAValue
 from xdsl.rewriter import Rewriter
 
 
-def resize(shapes: Mapping[SSAValue, Sequence[int]]) -> None:
-    """Gives values new shapes, and slices of whole dimensions their new ends; results of weights stay."""
+def resize(shapes: Mapping[SSAValue, Sequence[int]]) -> dict[SSAValue, SSAValue]:
+    """Gives values new shapes, and slices of whole dimensions their new ends; results of weights stay.
+
+    Returns:
+        what each value has become.
+    """
+    found: dict[SSAValue, SSAValue] = {}
     for value, shape in shapes.items():
         owner = value.owner
         if isinstance(owner, graph.ParamOp):
+            found[value] = value
             continue
         kind = value.type
         assert isinstance(kind, TensorType)
         if isinstance(value, OpResult) and isinstance(owner, graph.SliceOp):
             stops = zip(graph.ints(owner.stops), kind.get_shape(), shape, strict=True)
             owner.attributes["stops"] = int_array([new if new != n else s for s, n, new in stops])
-        Rewriter.replace_value_with_new_type(value, TensorType(kind.element_type, shape, kind.encoding))
+        wanted = TensorType(kind.element_type, shape, kind.encoding)
+        found[value] = Rewriter.replace_value_with_new_type(value, wanted)
+    return found
 
 
 def update_signatures(module: ModuleOp) -> None:

@@ -196,7 +196,7 @@ _RULES: Mapping[type[Operation], Callable[[Any, RowDims], list[int]]] = {
     graph.LayersOp: _layers,
     graph.YieldOp: _yielded,
     ReturnOp: _returned,
-    dist.AllReduceOp: _kept,
+    **dict.fromkeys((dist.AllReduceOp, dist.ReduceScatterOp, dist.AllGatherOp, dist.ShardSliceOp), _kept),
     **dict.fromkeys(
         (graph.WhereOp, graph.CastOp, graph.GatedOp, *graph.UNARY.values(), *graph.BINARY.values()),
         _broadcast,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import prod
 
 from npuc.ir import dist, graph
@@ -9,10 +10,14 @@ from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.placing import ELEMENTWISE, FLEXIBLE, Assigner, H, Placement, R, placement_of, with_placement
 from npuc.passes.roles import BODY
 from npuc.passes.row_dims import RowDims, row_dims
-from xdsl.dialects.builtin import IntAttr
+from npuc.passes.specialized import sizes_of
+from xdsl.dialects.builtin import IntAttr, ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
+
+SHARED = (dist.ReduceScatterOp, dist.ShardSliceOp)
+"""What gives a rank its share of the rows."""
 
 
 def along(dim: int) -> SpreadAttr:
@@ -36,15 +41,22 @@ class SpreadHeadAssigner(Assigner):
         return super().rule(op, function)
 
 
+@dataclass
 class SpreadAssigner(Assigner):
     """Placements of one function of a bucket whose rows are spread over the slices.
 
     Of a linear layer's two operands one is broadcast to all slices, round the ring: the input, for a result
     that is cut along its last dimension, or the weight, for one that is spread. The smaller one is, unless
-    everybody wants the result cut. Sums over ranks take what is cut and give what is spread.
+    everybody wants the result cut. Sums over ranks take what is cut and give what is spread. A rank's share
+    of the rows is cut: it has too few to spread.
+
+    Attributes:
+        rows: the row dimension of each tensor that has one.
+        shares: the tensors placed so far of which the rank has its share of the rows.
     """
 
-    rows: RowDims
+    rows: RowDims = field(default_factory=dict)
+    shares: set[SSAValue] = field(default_factory=set[SSAValue])
 
     def run(self, function: FuncOp) -> list[Placement]:
         """Assigns the function's values; returns its arguments' placements."""
@@ -53,23 +65,45 @@ class SpreadAssigner(Assigner):
 
     def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
         """The program's inputs lie in main memory, rows are spread, all else is everywhere."""
-        return H if function.sym_name.data == BODY else self._spread(argument)
+        if function.sym_name.data == BODY:
+            return H
+        bucket = function.parent_op()
+        assert isinstance(bucket, ModuleOp)
+        dim = self.rows.get(argument, -1)
+        few = dim >= 0 and graph.static_shape(argument)[dim] < sizes_of(bucket).new_tokens
+        return self.cut(argument) if few else self._spread(argument)
 
     def _spread(self, value: SSAValue) -> Placement:
         dim = self.rows.get(value, -1)
         return R if dim < 0 else along(dim)
 
+    def place_block(self, block: Block, function: FuncOp) -> None:
+        """Places the operations of a block; of its arguments those are shares that are cut."""
+        self.shares.update(a for a in block.args if isinstance(placement_of(a), SlicedAttr))
+        super().place_block(block, function)
+
     def place_rows(self, op: graph.RowsOp, function: FuncOp) -> None:
-        """The body works on tiles of the rows that every slice has."""
+        """The body works on tiles of the rows that every slice has, or that the rank has a share of."""
         dims, _ = op.dims
         arguments = list(op.body.block.args)
         for index, (operand, dim) in enumerate(zip(list(op.inputs), dims, strict=True)):
             stays = isinstance(placement_of(operand), HostAttr) and dim < 0
-            placement = H if stays else R if dim < 0 else along(dim)
+            placement = H if stays else R if dim < 0 else self._tiled(operand, dim)
             op.operands[index] = self.placed(operand, placement, op)
             argument = arguments[index]
             Rewriter.replace_value_with_new_type(argument, with_placement(argument.type, placement))
         self.place_block(op.body.block, function)
+
+    def _tiled(self, value: SSAValue, dim: int) -> Placement:
+        """Of what is cut into tiles along a dimension, or put together from them."""
+        return self.cut(value) if value in self.shares else along(dim)
+
+    def place(self, op: Operation, function: FuncOp) -> None:
+        """Chooses operand and result placements of one op, and notes which results are shares."""
+        super().place(op, function)
+        given = op.yielded.values if isinstance(op, graph.RowsOp) else op.operands
+        if isinstance(op, SHARED) or (not isinstance(op, dist.AllGatherOp) and {*given} & self.shares):
+            self.shares.update(op.results)
 
     def rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
         """Operands' and results' placements of one op."""
@@ -84,17 +118,24 @@ class SpreadAssigner(Assigner):
             case graph.AttentionOp():
                 return [along(2), H, H, along(2)], results
             case graph.RowsOp():
-                return [None] * len(op.inputs), [along(d) for d in op.dims[1]]
+                yielded = zip(op.yielded.values, op.dims[1], strict=True)
+                return [None] * len(op.inputs), [self._tiled(v, d) for v, d in yielded]
             case graph.YieldOp():
                 rows = op.parent_op()
                 assert isinstance(rows, graph.RowsOp)
-                return [along(d) for d in rows.dims[1]], []
+                return [self._tiled(v, d) for v, d in zip(op.values, rows.dims[1], strict=True)], []
             case graph.LayersOp():
-                return list(self.callees[op.callee.string_value()]), [along(1) for _ in op.outputs]
-            case dist.AllReduceOp():
+                return list(self.callees[op.callee.string_value()]), [self._tiled(v, 1) for v in op.carried]
+            case dist.AllReduceOp() | dist.AllGatherOp():
                 return [self.cut(op.input)], results
+            case dist.ReduceScatterOp():
+                return [self.cut(op.input)], [self.cut(op.result)]
+            case dist.ShardSliceOp():
+                return [H], [self.cut(op.result)]
             case ReturnOp():
-                return [along(1) for _ in op.operands], []
+                return [self._tiled(v, 1) for v in op.operands], []
+            case _ if {*op.operands} & self.shares:
+                return [self._like_share(v, op) for v in op.operands], [self.cut(v) for v in op.results]
             case _:
                 return self._rowwise(op, results)
 
@@ -110,6 +151,11 @@ class SpreadAssigner(Assigner):
             ]
             return list(operands), [self.sliced(op.results[0])]
         return [self._as_spread(v) for v in op.operands], results
+
+    def _like_share(self, value: SSAValue, op: Operation) -> Placement:
+        """Of what meets a share: cut as that is, if it has as many columns."""
+        columns = graph.static_shape(op.results[0])[-1:]
+        return self.sliced(value) if graph.static_shape(value)[-1:] == columns else R
 
     def _as_spread(self, value: SSAValue) -> Placement:
         """Spread, if the value has rows."""

@@ -14,6 +14,9 @@ when all ranks of all chips have, it reads the same share of every chip and adds
 between chips. That is (chips − 1) times the tensor over each chip's link; of more than two chips it may take
 less time to do that in two steps as well, each chip adding up a piece of every share.
 
+A reduce-scatter of rows is the first of the two steps, an all-gather of rows the second; programs have them
+in turns (`scatter-rows`).
+
 A rank writes to a shared buffer again only after all have met over another, and so are done with the first.
 Steps that follow each other therefore use different buffers, around loops too: `SECOND` and `THIRD` take
 turns behind `FIRST`, and one step alone in what is repeated is not enough. What chips show each other in one
@@ -34,9 +37,9 @@ from npuc.ir.tile_buffers import EXCHANGE_BUFFERS
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.movement import gather, store
-from npuc.passes.lowering.spread import chunks, load_rows
+from npuc.passes.lowering.spread import chunks, load_cut, load_rows
 from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
 VALUES, SUMS = 0, 1
@@ -47,6 +50,7 @@ PIECES, PIECE_SUMS = 5, 6
 """Of those in two steps between chips."""
 AT_ONCE = 4
 """Rows that the ring brings together at a time take at most 1/AT_ONCE of the local memory."""
+Sum = dist.AllReduceOp | dist.ReduceScatterOp
 STEPS = {"sum": "reduce_add", "max": "reduce_max", "min": "reduce_min"}
 FEW = 32
 """What takes at most 1/FEW of the local memory is written from one slice."""
@@ -76,8 +80,27 @@ def lower_all_reduce(low: FunctionLowering, op: dist.AllReduceOp) -> None:
     low.define(op.result, total)
 
 
-def _has_others(op: dist.AllReduceOp) -> bool:
-    """Whether no repetition of the code around runs this all-reduce after itself."""
+def lower_reduce_scatter(low: FunctionLowering, op: dist.ReduceScatterOp) -> None:
+    """The first of an all-reduce's two steps: what a rank adds up are its rows."""
+    way = _InTwoSteps(low, op, low.view(op.input))
+    if op.dim.value.data != 1 or way.chips > 1 or op.group_size != op.mesh.ranks or not way.whole_rows:
+        raise PassFailedException("lower-to-tile: dist.reduce_scatter is for the rows of all ranks of a chip")
+    low.define(op.result, way.emit_share())
+
+
+def lower_shard_slice(low: FunctionLowering, op: dist.ShardSliceOp) -> None:
+    """A rank's rows of a tensor in main memory, cut."""
+    source, target = low.view(op.input), low.fresh(op.result)
+    if op.dim.value.data != 1 or op.group_size != op.mesh.ranks or not low.on_host(op.input):
+        raise PassFailedException("lower-to-tile: dist.shard_slice is for rows in main memory")
+    own = target.shape[1]
+    place = source.moved(0, ((rank_of(low), own * source.strides[1]),))
+    load_cut(low, replace(place, shape=(*target.shape[:-1], source.shape[-1])), target)
+    low.define(op.result, target)
+
+
+def _has_others(op: Sum) -> bool:
+    """Whether no repetition of the code around runs this sum after itself."""
     block = op.parent_block()
     assert block is not None
     around = block.parent_op()
@@ -94,7 +117,7 @@ class _AllReduce:
         chips: that they are on.
     """
 
-    def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View, parts: int) -> None:
+    def __init__(self, low: FunctionLowering, op: Sum, view: View, parts: int) -> None:
         self.low, self.emit_, self.view, self.kind = low, low.emit, view, op.kind.data
         self.ranks = min(op.mesh.ranks, low.emit.machine.cores_per_chip)
         self.chips, self.slices = op.mesh.ranks // self.ranks, low.emit.geometry.slices
@@ -113,19 +136,11 @@ class _AllReduce:
         """The number of a buffer that no all-reduce just before or after uses."""
         found = [op for op in self.emit_.block.ops if isinstance(op, tile.SharedOp) and op.system is None]
         own = [op for op in found if op.exchange == self.low.strand]
-        before = sum(op.number.value.data >= self._number(FIRST) for op in own)
+        before = sum(op.number.value.data >= _number(self.low, FIRST) for op in own)
         return FIRST if not before else (SECOND, THIRD)[(before - 1) % 2]
 
-    def _number(self, number: int) -> int:
-        """The number that a buffer has in the exchange of the tile of rows."""
-        return self.low.strand * EXCHANGE_BUFFERS + number
-
     def _shared(self, number: int, shape: tuple[int, ...], *, system: bool = False) -> View:
-        kind = tile.buffer_type(shape, self.view.element, self.emit_.geometry.main)
-        op = tile.SharedOp(self._number(number), kind, system=system)
-        op.result.name_hint = "sums" if number == SUMS else "values"
-        self.emit_.add(op)
-        return dense(op.result, shape)
+        return _shared(self.low, number, shape, self.view.element, system=system)
 
     def _place(self) -> tuple[SSAValue, SSAValue]:
         """The number of the rank on its chip, and the chip's; of one chip the rank's."""
@@ -182,12 +197,16 @@ class _AllReduce:
         return target
 
 
-def _store_rows(low: FunctionLowering, cut: View, target: View) -> None:
+def _store_rows(low: FunctionLowering, cut: View, target: View, *, alone: bool = False) -> None:
     """Writes the rows of a tensor [rows, size] that is cut to main memory, whole rows at a time.
 
     The ring brings some at a time together in all slices, or the DMA engine each in a slice of its own: what
-    takes the machine less time.
+    takes the machine less time. Where nothing else is to be done meanwhile it is the ring, which then runs
+    beside the copies of other groups.
     """
+    if alone:
+        _by_ring(low, cut, target)
+        return
     low.emit.cheapest_of([partial(way, low, cut, target) for way in (_by_ring, _by_slices)], low.ranks)
 
 
@@ -223,15 +242,45 @@ def _by_slices(low: FunctionLowering, cut: View, target: View) -> View:
     return target
 
 
+def _gather_rows(
+    low: FunctionLowering, share: View, target: View, core: SSAValue, meet: str, *, alone: bool = False
+) -> View:
+    """The rows of all ranks, spread, from every rank's share of them.
+
+    Shares lie one after the other in main memory, whole row after whole row, where every slice finds its own.
+
+    Args:
+        share: [1, rows, size], cut.
+        target: [1, ranks · rows / slices, size].
+        core: the number of the rank on its chip.
+        meet: who must have come before the rows are read.
+        alone: whether nothing else is to be done meanwhile.
+    """
+    own, chunk = share.shape[1:]
+    rows, width = target.shape[1] * low.emit.geometry.slices, share.size
+    sums = _shared(low, SUMS, (1, rows, width), share.element)
+    cut = View(share.buffer, (own, chunk), share.strides[1:], share.offset, width, chunk, share.index)
+    place = sums.moved(0, ((core, own * width),))
+    _store_rows(low, cut, replace(place, shape=(own, width), strides=(width, 1)), alone=alone)
+    load_rows(low, sums, target, 1, meet=meet)
+    return target
+
+
 class _InTwoSteps(_AllReduce):
     """A share for each rank of a chip; between chips in one step, or in two with a piece of it for each."""
 
-    def __init__(self, low: FunctionLowering, op: dist.AllReduceOp, view: View, pieces: int = 1) -> None:
+    def __init__(self, low: FunctionLowering, op: Sum, view: View, pieces: int = 1) -> None:
         super().__init__(low, op, view, pieces * min(op.mesh.ranks, low.emit.machine.cores_per_chip))
         self.piece, self.pieces = self.share, pieces
         self.share *= pieces
         met = self.chips == 1 or pieces > 1 or _has_others(op)
         self.number, self.again = self._turn(), CHIP if met else SYSTEM
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether the shares of a tensor [1, rows, size] are whole rows."""
+        _, rows, chunk = self.view.shape
+        return rows % self.ranks == 0 and self.share == rows // self.ranks * chunk
 
     def emit(self) -> View:
         """Four copies and the sum; between chips two more, or four."""
@@ -244,19 +293,20 @@ class _InTwoSteps(_AllReduce):
         return self._as_input(result.buffer)
 
     def emit_spread(self, target: View) -> View:
-        """The copies and the sum; the result's rows are spread.
+        """The copies and the sum; the result's rows are spread."""
+        core, chip = self._place()
+        return _gather_rows(self.low, self._share_of_rows(core, chip), target, core, self.again)
 
-        A rank's share is whole rows, which lie one after the other in main memory, where every slice finds
-        its own.
-        """
-        (_, rows, chunk), width, (core, chip) = self.view.shape, self.view.size, self._place()
-        part, own = self._sum_of_share(core, chip), rows // self.ranks
-        sums = self._shared(SUMS, (1, rows, width))
-        share = View(part.buffer, (own, chunk), (chunk, 1), 0, width, chunk)
-        place = sums.moved(0, ((core, own * width),))
-        _store_rows(self.low, share, replace(place, shape=(own, width), strides=(width, 1)))
-        load_rows(self.low, sums, target, 1, meet=self.again)
-        return target
+    def emit_share(self) -> View:
+        """Two copies and the sum of a rank's share of the rows."""
+        return self._share_of_rows(*self._place())
+
+    def _share_of_rows(self, core: SSAValue, chip: SSAValue) -> View:
+        """The sums of a rank's share of a tensor [1, rows, size] that is cut: whole rows."""
+        (_, rows, chunk), width = self.view.shape, self.view.size
+        own = rows // self.ranks
+        part = self._sum_of_share(core, chip)
+        return View(part.buffer, (1, own, chunk), (own * chunk, chunk, 1), 0, width, chunk)
 
     def _sum_of_share(self, core: SSAValue, chip: SSAValue) -> View:
         """The sums of a rank's share, over all ranks."""
@@ -304,6 +354,22 @@ class _InOneStep(_AllReduce):
         return self._as_input(found.buffer)
 
 
+def _number(low: FunctionLowering, number: int) -> int:
+    """The number that a shared buffer has in the exchange of the tile of rows."""
+    return low.strand * EXCHANGE_BUFFERS + number
+
+
+def _shared(
+    low: FunctionLowering, number: int, shape: tuple[int, ...], element: Attribute, *, system: bool = False
+) -> View:
+    """A buffer that ranks share."""
+    kind = tile.buffer_type(shape, element, low.emit.geometry.main)
+    op = tile.SharedOp(_number(low, number), kind, system=system)
+    op.result.name_hint = "sums" if number == SUMS else "values"
+    low.emit.add(op)
+    return dense(op.result, shape)
+
+
 def rank_of(low: FunctionLowering) -> SSAValue:
     """The number of the rank."""
     op = tile.RankOp()
@@ -313,12 +379,19 @@ def rank_of(low: FunctionLowering) -> SSAValue:
 
 
 def lower_all_gather(low: FunctionLowering, op: dist.AllGatherOp) -> None:
-    """Logits: each rank writes its columns; nobody reads them before all ranks are at their end."""
-    dims = len(low.view(op.input).shape)
-    if op.result not in low.destinations or not low.on_host(op.result) or op.dim.value.data != dims - 1:
-        raise PassFailedException("lower-to-tile: dist.all_gather is for the last dimension of results")
+    """Rows that are spread: the second of an all-reduce's two steps.
+
+    Logits: each rank writes its columns; nobody reads them before all ranks are at their end.
+    """
+    view, dim = low.view(op.input), op.dim.value.data
+    if is_spread(op.result) and dim == 1:
+        block = op.parent_block()
+        alone = block is not None and not any(isinstance(other, graph.LinearOp) for other in block.ops)
+        target = _gather_rows(low, view, low.fresh(op.result), rank_of(low), CHIP, alone=alone)
+        low.define(op.result, target)
+        return
+    if op.result not in low.destinations or not low.on_host(op.result) or dim != len(view.shape) - 1:
+        raise PassFailedException("lower-to-tile: dist.all_gather is for the columns of results and for rows")
     target = low.destinations[op.result]
-    view = low.view(op.input)
-    rank = rank_of(low)
-    store(low, view, target.moved(0, ((rank, view.size),)))
+    store(low, view, target.moved(0, ((rank_of(low), view.size),)))
     low.values[op.result] = target

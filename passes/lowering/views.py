@@ -68,6 +68,20 @@ def dense(buffer: SSAValue, shape: Sequence[int], size: int = 0, chunk: int = 0)
     return View(buffer, tuple(shape), row_major_strides(shape), size=last, chunk=chunk)
 
 
+def window(view: View, dim: int, tile: tuple[int, ...], index: SSAValue | int) -> View:
+    """A tile of a view along a dimension (negative: the whole), by its number.
+
+    Args:
+        tile: its shape.
+    """
+    if dim < 0:
+        return view
+    rows = tile[dim]
+    shape, step = (*view.shape[:dim], rows, *view.shape[dim + 1 :]), rows * view.strides[dim]
+    moved = view.moved(index * step) if isinstance(index, int) else view.moved(0, ((index, step),))
+    return replace(moved, shape=shape)
+
+
 def reshape_strides(
     shape: Sequence[int], strides: Sequence[int], target: Sequence[int]
 ) -> tuple[int, ...] | None:

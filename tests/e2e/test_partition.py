@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import FAMILIES, save_random
 from npuc.ir import dist
+from npuc.passes import stagger_rows
 from npuc.passes.buckets import Bucket
 from npuc.passes.compile import Compilation
 from npuc.passes.evaluation import Call, Evaluator
@@ -48,3 +49,36 @@ def test_families(family: str, ranks: int, reduced: set[int], tmp_path: Path) ->
         if isinstance(op, dist.AllReduceOp):
             counts[op.parent_block()] += 1
     assert {*counts.values()} == reduced
+
+
+# What each is here for, and whether ranks have shares of the rows.
+@pytest.mark.parametrize(
+    ("family", "scattered"),
+    [
+        ("llama", True),  # biases are added to shares
+        ("gemma3", True),  # norms of the sums; two kinds of layers
+        ("gpt2", True),  # norms of another kind; positions are added to the embeddings
+        ("exaone4", True),  # linear layers take the hidden states as they are
+        ("gpt-neox", False),  # two sums in a row
+    ],
+)
+def test_shares_of_rows(
+    family: str, scattered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ranks do to shares is what they did to all rows; models so small would gain nothing by groups."""
+    monkeypatch.setattr(stagger_rows, "pays", lambda *_: True)
+    kind, config = FAMILIES[family]
+    save_random(kind, {**config, "max_position_embeddings": 128}, tmp_path)
+    bucket = Bucket("prefill", 1, 128, 128)
+    module, _ = Compilation(str(tmp_path), "rngd", [bucket], compile_to="specialize").lowered()
+    whole = partitioned(module, 4)
+    run_passes(context(), whole, "spread-rows{target=rngd},stagger-rows{target=rngd}")
+    shared = whole.clone()
+    run_passes(context(), shared, "scatter-rows{target=rngd}")
+    shared.verify()
+    assert any(isinstance(op, dist.ReduceScatterOp) for op in shared.walk()) == scattered
+    assert any(isinstance(op, dist.AllReduceOp) for op in shared.walk()) != scattered
+    evaluator = Evaluator(tmp_path, "rngd", [Call.of(bucket, range(3, 120))])
+    expected = evaluator.outputs(whole)
+    for name, logits in evaluator.outputs(shared).items():
+        assert torch.equal(logits, expected[name])

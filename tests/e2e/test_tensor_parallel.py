@@ -183,7 +183,7 @@ def test_the_link_carries_the_least_bytes(chips: Chips, capsys: Capture) -> None
 
 @pytest.mark.parametrize("machine", ["rngd", "two of two cores", "four of one"])
 def test_groups_of_rows_take_turns(machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All-reduces of both groups are under way at once; a model so small would gain nothing by it."""
+    """Sums of both groups are under way at once; a model so small would gain nothing by it."""
     monkeypatch.setattr(stagger_rows, "pays", lambda *_: True)
     target = _small(machine, tmp_path) if machine in SMALL else machine
     save_random("LlamaConfig", EIGHT_HEADS, tmp_path / "model")
@@ -192,7 +192,8 @@ def test_groups_of_rows_take_turns(machine: str, tmp_path: Path, monkeypatch: py
     device = FirstRunsSanitized(Artifact(tmp_path / "out"))
     loaded = device.load(device.programs[0])
     plans = [item.plan for item in loaded.items if isinstance(item.plan, CopyPlan) and item.plan.meet]
-    assert sum(plan.meet == "chip" for plan in plans) == GROUPS * 2 * 2
+    gathered = machine == "rngd"  # at the end; ranks of one chip have shares of the rows
+    assert sum(plan.meet == "chip" for plan in plans) == GROUPS * (2 * 2 + gathered)
     found = verify(tmp_path / "out", tmp_path / "model", max_documents=2, device=device)
     assert found["max_rel_error"] < 1e-5
     assert device.hazards == []
