@@ -92,7 +92,7 @@ class Assigner:
 
     def place_block(self, block: Block, function: FuncOp) -> None:
         for op in list(block.ops):
-            self.place(op, function)
+            self._place(op, function)
         for op in reversed(list(block.ops)):
             if isinstance(op, FLEXIBLE) and not op.result.uses:
                 op.detach()
@@ -139,7 +139,7 @@ class Assigner:
         elif isinstance(op, graph.LayersOp):
             for operand, placement in zip(op.operands, self.callees[op.callee.string_value()], strict=True):
                 self._ask(operand, placement)
-        elif isinstance(op, ELEMENTWISE) or (isinstance(op, KEEPS_LAST_DIM) and _keeps_last(op)):
+        elif isinstance(op, ELEMENTWISE) or (isinstance(op, KEEPS_LAST_DIM) and keeps_last(op)):
             for operand in op.operands:
                 if wanted is not None and _last(operand) == _last(op.results[0]):
                     self._ask(operand, wanted)
@@ -150,7 +150,7 @@ class Assigner:
     def _ask(self, value: SSAValue, placement: Placement) -> None:
         self.demand[value] = placement
 
-    def place(self, op: Operation, function: FuncOp) -> None:
+    def _place(self, op: Operation, function: FuncOp) -> None:
         """Chooses operand and result placements of one op."""
         if isinstance(op, FLEXIBLE):
             return
@@ -177,7 +177,7 @@ class Assigner:
             return [placement] * len(op.operands), [placement]
         if isinstance(op, graph.ReduceOp):
             return self._reduce(op)
-        if isinstance(op, KEEPS_LAST_DIM) and _keeps_last(op):
+        if isinstance(op, KEEPS_LAST_DIM) and keeps_last(op):
             placement = self._chosen(op.input)
             return [placement], [placement]
         if isinstance(op, graph.KvUpdateOp):
@@ -281,7 +281,7 @@ class Assigner:
         return relayout.result
 
 
-def _keeps_last(op: Operation) -> bool:
+def keeps_last(op: Operation) -> bool:
     """Whether a shape op leaves the last dimension as it is (a reshape of the leading ones, say)."""
     source, target = graph.static_shape(op.operands[0]), graph.static_shape(op.results[0])
     if not source or not target or source[-1] != target[-1]:

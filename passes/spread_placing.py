@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
 
 from npuc.ir import dist, graph
 from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
-from npuc.passes.placing import ELEMENTWISE, FLEXIBLE, Assigner, H, Placement, R, placement_of, with_placement
+from npuc.passes.placing import (
+    ELEMENTWISE,
+    FLEXIBLE,
+    Assigner,
+    H,
+    Placement,
+    R,
+    keeps_last,
+    placement_of,
+    with_placement,
+)
 from npuc.passes.roles import BODY
 from npuc.passes.row_dims import RowDims, row_dims
-from npuc.passes.specialized import sizes_of
-from xdsl.dialects.builtin import IntAttr, ModuleOp
+from npuc.passes.shares import Shares
+from xdsl.dialects.builtin import IntAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
-
-SHARED = (dist.ReduceScatterOp, dist.ShardSliceOp)
-"""What gives a rank its share of the rows."""
 
 
 def along(dim: int) -> SpreadAttr:
@@ -41,7 +47,6 @@ class SpreadHeadAssigner(Assigner):
         return super().rule(op, function)
 
 
-@dataclass
 class SpreadAssigner(Assigner):
     """Placements of one function of a bucket whose rows are spread over the slices.
 
@@ -52,35 +57,26 @@ class SpreadAssigner(Assigner):
 
     Attributes:
         rows: the row dimension of each tensor that has one.
-        shares: the tensors placed so far of which the rank has its share of the rows.
+        shares: the tensors of which the rank has its share of the rows.
     """
 
-    rows: RowDims = field(default_factory=dict)
-    shares: set[SSAValue] = field(default_factory=set[SSAValue])
+    rows: RowDims
+    shares: Shares
 
     def run(self, function: FuncOp) -> list[Placement]:
         """Assigns the function's values; returns its arguments' placements."""
-        self.rows = row_dims(function)
+        self.rows, self.shares = row_dims(function), Shares(function)
         return super().run(function)
 
     def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
         """The program's inputs lie in main memory, rows are spread, all else is everywhere."""
         if function.sym_name.data == BODY:
             return H
-        bucket = function.parent_op()
-        assert isinstance(bucket, ModuleOp)
-        dim = self.rows.get(argument, -1)
-        few = dim >= 0 and graph.static_shape(argument)[dim] < sizes_of(bucket).new_tokens
-        return self.cut(argument) if few else self._spread(argument)
+        return self.cut(argument) if argument in self.shares else self._spread(argument)
 
     def _spread(self, value: SSAValue) -> Placement:
         dim = self.rows.get(value, -1)
         return R if dim < 0 else along(dim)
-
-    def place_block(self, block: Block, function: FuncOp) -> None:
-        """Places the operations of a block; of its arguments those are shares that are cut."""
-        self.shares.update(a for a in block.args if isinstance(placement_of(a), SlicedAttr))
-        super().place_block(block, function)
 
     def place_rows(self, op: graph.RowsOp, function: FuncOp) -> None:
         """The body works on tiles of the rows that every slice has, or that the rank has a share of."""
@@ -88,22 +84,21 @@ class SpreadAssigner(Assigner):
         arguments = list(op.body.block.args)
         for index, (operand, dim) in enumerate(zip(list(op.inputs), dims, strict=True)):
             stays = isinstance(placement_of(operand), HostAttr) and dim < 0
-            placement = H if stays else R if dim < 0 else self._tiled(operand, dim)
+            placement = (
+                H if stays else self._tiled(operand, dim) if dim >= 0 else self._whole(arguments[index])
+            )
             op.operands[index] = self.placed(operand, placement, op)
             argument = arguments[index]
             Rewriter.replace_value_with_new_type(argument, with_placement(argument.type, placement))
         self.place_block(op.body.block, function)
 
+    def _whole(self, value: SSAValue) -> Placement:
+        """Of what is the same for all rows: where shares are that it meets, or everywhere."""
+        return self.sliced(value) if self.shares.all_meet(value) else R
+
     def _tiled(self, value: SSAValue, dim: int) -> Placement:
         """Of what is cut into tiles along a dimension, or put together from them."""
         return self.cut(value) if value in self.shares else along(dim)
-
-    def place(self, op: Operation, function: FuncOp) -> None:
-        """Chooses operand and result placements of one op, and notes which results are shares."""
-        super().place(op, function)
-        given = op.yielded.values if isinstance(op, graph.RowsOp) else op.operands
-        if isinstance(op, SHARED) or (not isinstance(op, dist.AllGatherOp) and {*given} & self.shares):
-            self.shares.update(op.results)
 
     def rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
         """Operands' and results' placements of one op."""
@@ -134,7 +129,9 @@ class SpreadAssigner(Assigner):
                 return [H], [self.cut(op.result)]
             case ReturnOp():
                 return [self._tiled(v, 1) for v in op.operands], []
-            case _ if {*op.operands} & self.shares:
+            case graph.SliceOp() | graph.ReshapeOp() if keeps_last(op) and self.shares.all_meet(op.result):
+                return [self.sliced(op.input)], [self.sliced(op.result)]
+            case _ if op in self.shares.making:
                 return [self._like_share(v, op) for v in op.operands], [self.cut(v) for v in op.results]
             case _:
                 return self._rowwise(op, results)

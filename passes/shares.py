@@ -1,0 +1,71 @@
+"""Which tensors are a rank's share of the rows, as `scatter-rows` has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from npuc.ir import dist, graph
+from npuc.passes.roles import is_layer
+from npuc.passes.row_tiles import ROWS
+from npuc.passes.specialized import sizes_of
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue, Use
+
+CUTTING = (dist.ReduceScatterOp, dist.ShardSliceOp)
+"""What gives a rank its share of the rows."""
+
+
+@dataclass
+class Shares:
+    """The shares of one function.
+
+    Attributes:
+        function: that may take shares, and whose operations may make them.
+        making: the operations whose results are shares.
+    """
+
+    function: FuncOp
+    making: set[Operation] = field(default_factory=set[Operation])
+
+    def __post_init__(self) -> None:
+        self._note(self.function.body.block)
+
+    def _note(self, block: Block) -> None:
+        for op in block.ops:
+            if isinstance(op, graph.RowsOp):
+                self._note(op.body.block)
+            given = op.yielded.values if isinstance(op, graph.RowsOp) else op.operands
+            if isinstance(op, CUTTING) or (
+                not isinstance(op, dist.AllGatherOp) and any(value in self for value in given)
+            ):
+                self.making.add(op)
+
+    def __contains__(self, value: SSAValue) -> bool:
+        """Whether a tensor is a share."""
+        owner = value.owner
+        if isinstance(owner, Operation):
+            return owner in self.making
+        assert isinstance(value, BlockArgument)
+        rows = owner.parent_op()
+        if isinstance(rows, graph.RowsOp):
+            return rows.inputs[value.index] in self
+        return value.index == 0 and is_layer(self.function) and self._few(value)
+
+    def _few(self, value: SSAValue) -> bool:
+        """Whether hidden states have fewer rows than the bucket."""
+        bucket = self.function.parent_op()
+        assert isinstance(bucket, ModuleOp)
+        return graph.static_shape(value)[ROWS] < sizes_of(bucket).new_tokens
+
+    def all_meet(self, value: SSAValue) -> bool:
+        """Whether all that take a weight put it together with shares."""
+        return bool(value.uses) and all(self._meets(use) for use in value.uses)
+
+    def _meets(self, use: Use) -> bool:
+        op = use.operation
+        if isinstance(op, graph.RowsOp):
+            return self.all_meet(op.body.block.args[use.index])
+        if isinstance(op, graph.SliceOp | graph.ReshapeOp):
+            return self.all_meet(op.result)
+        return op in self.making
