@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from npuc.ir.graph import DimsAttr
-from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from xdsl.dialects.builtin import (
     IndexType,
     MemRefType,
@@ -96,7 +96,7 @@ def value_kind(kind: Attribute) -> str:
         return str(kind)
     if isinstance(kind.encoding, DimsAttr):
         return "symbolic tensor"
-    if isinstance(kind.encoding, ReplicatedAttr | SlicedAttr | SpreadAttr | HostAttr):
+    if isinstance(kind.encoding, ReplicatedAttr | SlicedAttr | SpreadAttr | GridAttr | HostAttr):
         return "placed tensor"
     if kind.encoding != NoneAttr():
         return f"tensor encoded as {kind.encoding.name}"

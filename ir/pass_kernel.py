@@ -103,7 +103,7 @@ class PassKernel:
         assert self.spec.stationary is not None
         gathers = self.spec.stationary.dtype != F32 or any(s < 0 for s in stationary)
         summed = list(self.reduced)
-        if self.steps and self.steps[0].op == "ring_add":  # the sum over the slices is part of the product
+        if self.steps and self.steps[0] == Step("ring_add"):  # the sum over the slices is part of the product
             summed[0], self.steps = True, self.steps[1:]
         return plan_contraction(self.sizes, summed, stream, stationary, gathers=gathers)
 
@@ -244,7 +244,9 @@ class PassKernel:
         """Step 4: one step of the chain."""
         scope, _, kind = step.op.partition("_")
         if kind in REDUCTIONS:
-            return self._reduce(kind, rings=step.source == RING) if scope == "reduce" else self._ring(kind)
+            return (
+                self._reduce(kind, rings=step.source == RING) if scope == "reduce" else self._ring(step, kind)
+            )
         read = None
         shape, in_place = self.shape, self.fresh
         if step.op in UNARY:
@@ -309,7 +311,9 @@ class PassKernel:
 
         return reduce
 
-    def _ring(self, kind: str) -> Stage:
+    def _ring(self, step: Step, kind: str) -> Stage:
+        if step.source == "imm":
+            return self._ring_of_groups(kind, int(step.value))
         function, _ = REDUCTIONS[kind]
         axis = self.order.index(0)
         full = (*self.shape[:axis], self.spec.slices, *self.shape[axis + 1 :])
@@ -319,6 +323,25 @@ class PassKernel:
         def ring(b: Binding) -> None:
             value, b.value = b.value.expand(full), b.new(shape)
             b.calls.append(function(value, (axis,), b.value))
+
+        return ring
+
+    def _ring_of_groups(self, kind: str, size: int) -> Stage:
+        """Groups of so many neighbouring slices, each by itself."""
+        slices = self.spec.slices
+        if size < 1 or slices % size:
+            raise bad_command(f"groups of {size} of {slices} slices")
+        function, _ = REDUCTIONS[kind]
+        axis = self.order.index(0)
+        shape = (*self.shape[:axis], slices, *self.shape[axis + 1 :])
+        groups = (*shape[:axis], slices // size, 1, *shape[axis + 1 :])
+        self.shape, self.fresh = shape, True
+
+        def ring(b: Binding) -> None:
+            value, found, b.value = b.value.expand(shape), b.new(groups), b.new(shape)
+            parts, everywhere = (v.unflatten(axis, (-1, size)) for v in (value, b.value))
+            b.calls.append(function(parts, (axis + 1,), found))
+            b.calls.append(lambda: everywhere.copy_(found.expand(everywhere.shape)))
 
         return ring
 

@@ -42,7 +42,11 @@ def joined_sums(steps: Sequence[Step]) -> list[Step]:
     found: list[Step] = []
     for step in steps:
         before = found[-1].op if found else ""
-        if step.op.startswith("ring_") and before == step.op.replace("ring_", "reduce_"):
+        if (
+            step.op.startswith("ring_")
+            and step.source == "none"
+            and before == step.op.replace("ring_", "reduce_")
+        ):
             found[-1] = Step(before, RING)
         else:
             found.append(step)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from io import StringIO
 
 from npuc.ir.graph import DimsAttr, WeightOp
-from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     AnyFloat,
@@ -123,6 +123,8 @@ def alias_stem(kind: Attribute) -> str:
         prefix = f"L{kind.encoding.chunk.data}"
     elif isinstance(kind.encoding, SpreadAttr):
         prefix = f"S{kind.encoding.dim.data}"
+    elif isinstance(kind.encoding, GridAttr):
+        prefix = f"G{kind.encoding.block.data}x{kind.encoding.columns.data}"
     elif isinstance(kind.encoding, HostAttr):
         prefix = "H"
     return "_".join(re.findall(r"\w+", " ".join([prefix, *sizes, str(kind.element_type)])))

@@ -26,7 +26,7 @@ from npuc.ir.tile_buffers import (
 )
 from npuc.ir.tile_declarations import CacheOp, PackedOp
 from npuc.ir.tile_indices import RUNTIME_PARAMETERS, ChipOp, ConstantOp, RankOp, RuntimeOp, SumOp
-from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from npuc.ir.tile_spec import (
     MAX_CHAIN,
     MAX_NEST,
@@ -310,7 +310,7 @@ TILE = Dialect(
         PackedOp, CacheOp, AllocOp, WeightOp, CacheSlotOp, SharedOp, RankOp, ChipOp, RuntimeOp, ConstantOp,
         SumOp, ForOp, CallOp, PassOp, CopyOp,
     ],
-    [ReplicatedAttr, SlicedAttr, SpreadAttr, HostAttr],
+    [ReplicatedAttr, SlicedAttr, SpreadAttr, GridAttr, HostAttr],
 )  # fmt: skip
 
 __all__ = [

@@ -55,6 +55,35 @@ class SpreadAttr(_NumberedAttr):
 
 
 @irdl_attr_definition
+class GridAttr(ParametrizedAttribute):
+    """Placement G: the slices are a grid of so many columns, row after row.
+
+    The last dimension is cut into equal parts, one for each column. The one before is dealt to the grid's
+    rows in turn, in blocks of so many indices: ``#tile.grid<4, 8>`` has blocks of 4 and 8 columns. With
+    blocks of 0 every row of the grid has all of it.
+    """
+
+    name = "tile.grid"
+    block: IntAttr
+    columns: IntAttr
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        with parser.in_angle_brackets():
+            block = parser.parse_integer(allow_boolean=False, allow_negative=False)
+            parser.parse_punctuation(",")
+            return [IntAttr(block), IntAttr(parser.parse_integer(allow_boolean=False, allow_negative=False))]
+
+    def print_parameters(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(f"{self.block.data}, {self.columns.data}")
+
+    def verify(self) -> None:
+        if self.columns.data < 1:
+            raise VerifyException(f"a grid has {self.columns.data} columns, expected at least 1")
+
+
+@irdl_attr_definition
 class HostAttr(ParametrizedAttribute):
     """Placement H: the tensor lies in main memory, row-major."""
 

@@ -197,7 +197,12 @@ def _verify_step(step: Step, spec: PassSpec) -> None:
         raise VerifyException(
             f"step {step.op} has source {step.source}, expected one of {', '.join(SOURCES)}"
         )
-    if (step.source != "none") != (step.op in BINARY_STEPS):
+    if step.op in RING_STEPS:
+        if step.source not in ("none", "imm") or (step.source == "imm" and step.value not in range(1, 2**16)):
+            raise VerifyException(
+                f"step {step.op} has source {step.source} {step.value:g}, expected a number of slices or none"
+            )
+    elif (step.source != "none") != (step.op in BINARY_STEPS):
         wanted = "one" if step.op in BINARY_STEPS else "none"
         raise VerifyException(f"step {step.op} has source {step.source}, expected {wanted}")
     needed = {"operand": "operand", "vrf": "vrf", "stash": "stream"}.get(step.source)

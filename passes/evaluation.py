@@ -22,6 +22,7 @@ from npuc.ir.interpret_tile import Observer, TileMemory, interpret_tile
 from npuc.ir.legality import module_path
 from npuc.ir.lockstep import Lockstep
 from npuc.ir.npu import ProgramOp
+from npuc.ir.tile_placements import GridAttr
 from npuc.ir.torch_types import torch_type
 from npuc.passes.allocate_buffers import MEMORY_ATTRIBUTE
 from npuc.passes.buckets import Bucket
@@ -288,6 +289,17 @@ def filled(
         for layer in layers
     ]
     return torch.stack(rows).to(dtype)
+
+
+def on_grid(value: Tensor, grid: GridAttr, slices: int) -> Tensor:
+    """What each slice has of a tensor on a grid, [slices, …]."""
+    block, columns = grid.block.data, grid.columns.data
+    rows = slices // columns
+    parts = value.unflatten(-1, (columns, -1)).movedim(-2, 0)
+    if not block:
+        return parts.expand(rows, *parts.shape).flatten(0, 1)
+    dealt = parts.unflatten(-2, (-1, rows, block)).movedim(-3, 0)
+    return dealt.flatten(-3, -2).flatten(0, 1)
 
 
 def token_major(cache: Tensor) -> Tensor:

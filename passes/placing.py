@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from npuc.ir import dist, graph
-from npuc.ir.tile_placements import HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
 from npuc.passes.algorithms.geometry import Geometry
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import BODY, is_head
@@ -15,7 +15,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
-Placement = ReplicatedAttr | SlicedAttr | SpreadAttr | HostAttr
+Placement = ReplicatedAttr | SlicedAttr | SpreadAttr | GridAttr | HostAttr
 R = ReplicatedAttr()
 H = HostAttr()
 

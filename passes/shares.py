@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from npuc.ir import dist, graph
+from npuc.ir.tile_placements import GridAttr
+from npuc.passes.algorithms.geometry import Geometry
+from npuc.passes.pack_weights import storage_bits
 from npuc.passes.roles import is_layer
 from npuc.passes.row_tiles import ROWS
 from npuc.passes.specialized import sizes_of
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntAttr, ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue, Use
 
+REQUEST = 256
+"""Bytes that the DMA engine moves as fast as fewer."""
 CUTTING = (dist.ReduceScatterOp, dist.ShardSliceOp)
 """What gives a rank its share of the rows."""
 
@@ -57,6 +62,26 @@ class Shares:
         bucket = self.function.parent_op()
         assert isinstance(bucket, ModuleOp)
         return graph.static_shape(value)[ROWS] < sizes_of(bucket).new_tokens
+
+    def grid(self, geometry: Geometry) -> GridAttr | None:
+        """The grid of slices that shares lie on; None where their columns cannot be cut so.
+
+        A sum over ranks is cut into a chunk of each row for every slice. A part on the grid is some slices'
+        chunks of blocks of rows: each chunk of a block is to be a whole request of a copy, and each row of
+        the part has to be whole requests, even with one byte an element.
+        """
+        cut = next((op for op in self.function.walk() if isinstance(op, CUTTING)), None)
+        if cut is None:
+            return None
+        _, rows, width = graph.static_shape(cut.result)
+        chunk, slices = geometry.chunk(width), geometry.slices
+        sizes = [n for n in range(1, rows + 1) if rows % n == 0 and slices % (rows // n) == 0]
+        blocks = [n for n in sizes if chunk * (rows // n) % REQUEST == 0]
+        if not blocks or chunk * slices != width:
+            return None
+        row = chunk * storage_bits(graph.element_of(cut.result)) // 8
+        block = next((n for n in blocks if n * row >= REQUEST), blocks[-1])
+        return GridAttr(IntAttr(block), IntAttr(slices // (rows // block)))
 
     def all_meet(self, value: SSAValue) -> bool:
         """Whether all that take a weight put it together with shares."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from npuc.ir import dist, graph
-from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.placing import (
     ELEMENTWISE,
     FLEXIBLE,
@@ -53,26 +53,29 @@ class SpreadAssigner(Assigner):
     Of a linear layer's two operands one is broadcast to all slices, round the ring: the input, for a result
     that is cut along its last dimension, or the weight, for one that is spread. The smaller one is, unless
     everybody wants the result cut. Sums over ranks take what is cut and give what is spread. A rank's share
-    of the rows is cut: it has too few to spread.
+    of the rows is too small to spread: it lies on a grid of slices, or is cut.
 
     Attributes:
         rows: the row dimension of each tensor that has one.
         shares: the tensors of which the rank has its share of the rows.
+        grid: the grid of slices that those lie on; without one they are cut.
     """
 
     rows: RowDims
     shares: Shares
+    grid: GridAttr | None
 
     def run(self, function: FuncOp) -> list[Placement]:
         """Assigns the function's values; returns its arguments' placements."""
         self.rows, self.shares = row_dims(function), Shares(function)
+        self.grid = self.shares.grid(self.geometry)
         return super().run(function)
 
     def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:
         """The program's inputs lie in main memory, rows are spread, all else is everywhere."""
         if function.sym_name.data == BODY:
             return H
-        return self.cut(argument) if argument in self.shares else self._spread(argument)
+        return self._share(argument) if argument in self.shares else self._spread(argument)
 
     def _spread(self, value: SSAValue) -> Placement:
         dim = self.rows.get(value, -1)
@@ -94,11 +97,21 @@ class SpreadAssigner(Assigner):
 
     def _whole(self, value: SSAValue) -> Placement:
         """Of what is the same for all rows: where shares are that it meets, or everywhere."""
-        return self.sliced(value) if self.shares.all_meet(value) else R
+        return self._met(value) if self.shares.all_meet(value) else R
+
+    def _share(self, value: SSAValue) -> Placement:
+        """Of a share."""
+        return self.cut(value) if self.grid is None else self.grid
+
+    def _met(self, value: SSAValue) -> Placement:
+        """Of what all rows of shares meet: a part for each column of the grid."""
+        if self.grid is None or graph.static_shape(value)[-1:] in ((), (1,)):
+            return self.sliced(value)
+        return GridAttr(IntAttr(0), self.grid.columns)
 
     def _tiled(self, value: SSAValue, dim: int) -> Placement:
         """Of what is cut into tiles along a dimension, or put together from them."""
-        return self.cut(value) if value in self.shares else along(dim)
+        return self._share(value) if value in self.shares else along(dim)
 
     def rule(self, op: Operation, function: FuncOp) -> tuple[list[Placement | None], list[Placement]]:
         """Operands' and results' placements of one op."""
@@ -121,18 +134,20 @@ class SpreadAssigner(Assigner):
                 return [self._tiled(v, d) for v, d in zip(op.values, rows.dims[1], strict=True)], []
             case graph.LayersOp():
                 return list(self.callees[op.callee.string_value()]), [self._tiled(v, 1) for v in op.carried]
-            case dist.AllReduceOp() | dist.AllGatherOp():
+            case dist.AllReduceOp():
                 return [self.cut(op.input)], results
+            case dist.AllGatherOp():
+                return [self._share(op.input)], results
             case dist.ReduceScatterOp():
-                return [self.cut(op.input)], [self.cut(op.result)]
+                return [self.cut(op.input)], [self._share(op.result)]
             case dist.ShardSliceOp():
-                return [H], [self.cut(op.result)]
+                return [H], [self._share(op.result)]
             case ReturnOp():
                 return [self._tiled(v, 1) for v in op.operands], []
             case graph.SliceOp() | graph.ReshapeOp() if keeps_last(op) and self.shares.all_meet(op.result):
-                return [self.sliced(op.input)], [self.sliced(op.result)]
+                return [self._met(op.input)], [self._met(op.result)]
             case _ if op in self.shares.making:
-                return [self._like_share(v, op) for v in op.operands], [self.cut(v) for v in op.results]
+                return [self._like_share(v, op) for v in op.operands], [self._share(v) for v in op.results]
             case _:
                 return self._rowwise(op, results)
 
@@ -150,9 +165,11 @@ class SpreadAssigner(Assigner):
         return [self._as_spread(v) for v in op.operands], results
 
     def _like_share(self, value: SSAValue, op: Operation) -> Placement:
-        """Of what meets a share: cut as that is, if it has as many columns."""
+        """Of a share, or of what it meets: cut as that is, if it has as many columns."""
+        if value in self.shares:
+            return self._share(value)
         columns = graph.static_shape(op.results[0])[-1:]
-        return self.sliced(value) if graph.static_shape(value)[-1:] == columns else R
+        return self._met(value) if graph.static_shape(value)[-1:] == columns else R
 
     def _as_spread(self, value: SSAValue) -> Placement:
         """Spread, if the value has rows."""

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from npuc.ir import graph, tile
 from npuc.ir.interpret_tile import POISON
-from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, SlicedAttr, SpreadAttr
 from npuc.passes.checking import Figures, compare
-from npuc.passes.evaluation import Call, Evaluator, Place, written_buffer
+from npuc.passes.evaluation import Call, Evaluator, Place, on_grid, written_buffer
 from npuc.passes.placing import placement_of
 from torch import Tensor
 from xdsl.dialects.builtin import FileLineColLoc, IntAttr, ModuleOp, StringAttr, TensorType
@@ -216,6 +216,10 @@ def _stored(event: Event, run: Sequence[Event]) -> tuple[Tensor, Tensor] | None:
         value = value.unflatten(placement.dim.data, (-1, slices)).movedim(placement.dim.data + 1, 0)
         same = content.numel() == value.numel()
         return (content.float(), value.flatten().float()) if same else None
+    if isinstance(placement, GridAttr):
+        parts = on_grid(value, placement, slices).flatten(1)
+        held = content.view(slices, -1)[:, : parts.shape[1]]
+        return (held.float(), parts.float()) if content.numel() >= parts.numel() else None
     count = value.numel()
     if content.numel() % slices or not count <= content.numel() // slices < count + 64:
         return None

@@ -34,8 +34,11 @@ from npuc.ir import dist, graph, tile
 from npuc.ir.meetings import CHIP, SYSTEM
 from npuc.ir.shapes import row_major_strides
 from npuc.ir.tile_buffers import EXCHANGE_BUFFERS
+from npuc.ir.tile_placements import GridAttr
+from npuc.passes.lowering import grids
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, is_spread
+from npuc.passes.lowering.grids import grid_of
 from npuc.passes.lowering.movement import gather, store
 from npuc.passes.lowering.spread import chunks, load_cut, load_rows
 from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice
@@ -82,20 +85,27 @@ def lower_all_reduce(low: FunctionLowering, op: dist.AllReduceOp) -> None:
 
 def lower_reduce_scatter(low: FunctionLowering, op: dist.ReduceScatterOp) -> None:
     """The first of an all-reduce's two steps: what a rank adds up are its rows."""
-    way = _InTwoSteps(low, op, low.view(op.input))
+    way, grid = _InTwoSteps(low, op, low.view(op.input)), grid_of(op.result)
     if op.dim.value.data != 1 or way.chips > 1 or op.group_size != op.mesh.ranks or not way.whole_rows:
         raise PassFailedException("lower-to-tile: dist.reduce_scatter is for the rows of all ranks of a chip")
-    low.define(op.result, way.emit_share())
+    if grid is None:
+        low.define(op.result, way.emit_share())
+    else:
+        way.emit_grid(target := low.fresh(op.result), grid)
+        low.define(op.result, target)
 
 
 def lower_shard_slice(low: FunctionLowering, op: dist.ShardSliceOp) -> None:
-    """A rank's rows of a tensor in main memory, cut."""
+    """A rank's rows of a tensor in main memory, cut or on a grid."""
     source, target = low.view(op.input), low.fresh(op.result)
     if op.dim.value.data != 1 or op.group_size != op.mesh.ranks or not low.on_host(op.input):
         raise PassFailedException("lower-to-tile: dist.shard_slice is for rows in main memory")
-    own = target.shape[1]
+    own, grid = graph.static_shape(op.result)[1], grid_of(op.result)
     place = source.moved(0, ((rank_of(low), own * source.strides[1]),))
-    load_cut(low, replace(place, shape=(*target.shape[:-1], source.shape[-1])), target)
+    if grid is None:
+        load_cut(low, replace(place, shape=graph.static_shape(op.result)), target)
+    else:
+        grids.load(low.emit, place, target, grid)
     low.define(op.result, target)
 
 
@@ -197,16 +207,12 @@ class _AllReduce:
         return target
 
 
-def _store_rows(low: FunctionLowering, cut: View, target: View, *, alone: bool = False) -> None:
+def _store_rows(low: FunctionLowering, cut: View, target: View) -> None:
     """Writes the rows of a tensor [rows, size] that is cut to main memory, whole rows at a time.
 
     The ring brings some at a time together in all slices, or the DMA engine each in a slice of its own: what
-    takes the machine less time. Where nothing else is to be done meanwhile it is the ring, which then runs
-    beside the copies of other groups.
+    takes the machine less time.
     """
-    if alone:
-        _by_ring(low, cut, target)
-        return
     low.emit.cheapest_of([partial(way, low, cut, target) for way in (_by_ring, _by_slices)], low.ranks)
 
 
@@ -243,25 +249,28 @@ def _by_slices(low: FunctionLowering, cut: View, target: View) -> View:
 
 
 def _gather_rows(
-    low: FunctionLowering, share: View, target: View, core: SSAValue, meet: str, *, alone: bool = False
+    low: FunctionLowering, share: View, target: View, core: SSAValue, meet: str, grid: GridAttr | None = None
 ) -> View:
     """The rows of all ranks, spread, from every rank's share of them.
 
     Shares lie one after the other in main memory, whole row after whole row, where every slice finds its own.
 
     Args:
-        share: [1, rows, size], cut.
+        share: [1, rows, size], cut; on a grid what a slice has of it.
         target: [1, ranks · rows / slices, size].
         core: the number of the rank on its chip.
         meet: who must have come before the rows are read.
-        alone: whether nothing else is to be done meanwhile.
+        grid: on which the share lies.
     """
-    own, chunk = share.shape[1:]
-    rows, width = target.shape[1] * low.emit.geometry.slices, share.size
+    rows, width = target.shape[1] * low.emit.geometry.slices, target.shape[2]
+    own = share.shape[1] * (low.emit.geometry.slices // grid.columns.data if grid else 1)
     sums = _shared(low, SUMS, (1, rows, width), share.element)
-    cut = View(share.buffer, (own, chunk), share.strides[1:], share.offset, width, chunk, share.index)
-    place = sums.moved(0, ((core, own * width),))
-    _store_rows(low, cut, replace(place, shape=(own, width), strides=(width, 1)), alone=alone)
+    place = replace(sums.moved(0, ((core, own * width),)), shape=(own, width), strides=(width, 1))
+    if grid is None:
+        cut = replace(share, shape=share.shape[1:], strides=share.strides[1:])
+        _store_rows(low, cut, place)
+    else:
+        grids.store(low.emit, share, place, grid)
     load_rows(low, sums, target, 1, meet=meet)
     return target
 
@@ -307,6 +316,31 @@ class _InTwoSteps(_AllReduce):
         own = rows // self.ranks
         part = self._sum_of_share(core, chip)
         return View(part.buffer, (1, own, chunk), (own * chunk, chunk, 1), 0, width, chunk)
+
+    def emit_grid(self, target: View, grid: GridAttr) -> None:
+        """As `emit_share`; a slice's part of the sums goes to `target`, [1, rows, columns].
+
+        What a column of the grid has are the chunks of as many neighbouring slices as the grid has rows.
+        """
+        (_, rows, chunk), (core, _), slices = self.view.shape, self._place(), self.slices
+        columns, block = grid.columns.data, grid.block.data
+        down, run = slices // columns, self.run
+        if rows != self.ranks * down * block:
+            raise PassFailedException(f"lower-to-tile: {rows // self.ranks} rows on a grid of {down} rows")
+        values = self._shared(VALUES, (self.ranks, slices, run))
+        self._write(self._flat(), values, run, core)
+        own = values.moved(0, ((core, self.share),))
+        parts = (self.ranks, down, block, chunk)
+        found = dense(self.emit_.alloc(parts, self.view.element), parts)
+        part, chunks, *_ = found.strides
+        walks = {
+            "src": Walk(own, (slices * run, chunks, down * run, run, 1)),
+            "dst": Walk(found, (part, 0, 0, chunks, 1), (0, columns, 1, 0, 0)),
+        }
+        self.emit_.emit_copy(Nest((self.ranks, down, columns, down, chunks), walks), meet=CHIP)
+        _, row, step = target.strides
+        sums = replace(target, shape=parts[1:], strides=(chunk * step, row, step))
+        self.emit_.reduce_outermost(found, sums, STEPS[self.kind])
 
     def _sum_of_share(self, core: SSAValue, chip: SSAValue) -> View:
         """The sums of a rank's share, over all ranks."""
@@ -385,10 +419,8 @@ def lower_all_gather(low: FunctionLowering, op: dist.AllGatherOp) -> None:
     """
     view, dim = low.view(op.input), op.dim.value.data
     if is_spread(op.result) and dim == 1:
-        block = op.parent_block()
-        alone = block is not None and not any(isinstance(other, graph.LinearOp) for other in block.ops)
-        target = _gather_rows(low, view, low.fresh(op.result), rank_of(low), CHIP, alone=alone)
-        low.define(op.result, target)
+        target = low.fresh(op.result)
+        low.define(op.result, _gather_rows(low, view, target, rank_of(low), CHIP, grid_of(op.input)))
         return
     if op.result not in low.destinations or not low.on_host(op.result) or dim != len(view.shape) - 1:
         raise PassFailedException("lower-to-tile: dist.all_gather is for the columns of results and for rows")

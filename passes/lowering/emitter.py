@@ -273,24 +273,24 @@ class Emitter:
             source = target
 
     def reduce_outermost(self, source: View, target: View, op: str) -> None:
-        """target[i] = the reduction of source[·, i], in the nest that the machine runs fastest.
+        """target[…, i] = the reduction of source[·, …, i], in the nest that the machine runs fastest.
 
         What is kept may run inside the reduced loop, a block at a time: so much is fetched as one run, and as
         many sums are under way at once.
         """
-        count, size = source.shape
+        (count, *outer, size), still = source.shape, len(source.shape) - 2
         nests: list[tuple[int, Nest]] = []
         for block in (1, *(n for n in BLOCKS if size % n == 0)):
             walks = {
-                "stream": Walk(source, (block, source.strides[0], 1)),
-                "out": Walk(target, (block, 0, 1)),
+                "stream": Walk(source, (*source.strides[1:-1], block, source.strides[0], 1)),
+                "out": Walk(target, (*target.strides[:-1], block, 0, 1)),
             }
-            nest = Nest((size // block, count, block), walks)
-            found = self._cycles(nest, (1,), -1, (Step(op),))
+            nest = Nest((*outer, size // block, count, block), walks)
+            found = self._cycles(nest, (still + 1,), -1, (Step(op),))
             if found is not None:
                 nests.append((found, nest))
         _, best = min(nests, key=lambda choice: choice[0])
-        self.emit_pass(best, reduce=(1,), chain=(Step(op),))
+        self.emit_pass(best, reduce=(still + 1,), chain=(Step(op),))
 
     def copy_view(self, source: View, target: View) -> None:
         """Moves a tensor between two views of one shape by a pass (rounding to the target's type)."""

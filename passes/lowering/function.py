@@ -9,7 +9,8 @@ from math import prod
 
 from npuc.ir import graph, tile
 from npuc.ir.tile import Step
-from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, SlicedAttr, SpreadAttr
+from npuc.passes.lowering import grids
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from npuc.passes.pack_weights import storage_type
@@ -186,6 +187,11 @@ class FunctionLowering:
         assert isinstance(buffer.type, MemRefType)
         shape, slices = kind.get_shape(), self.emit.geometry.slices
         packed_shape, element = buffer.type.get_shape(), buffer.type.element_type
+        if isinstance(placement, GridAttr):
+            result = self.fresh(value)
+            grids.load(self.emit, dense(buffer, shape), result, placement)
+            self.readers[result.buffer] = len(list(value.uses))
+            return result
         if isinstance(placement, SlicedAttr):
             _, lead, chunk = packed_shape
             target = dense(self.emit.alloc((lead, chunk), element), (lead, chunk))
@@ -220,6 +226,11 @@ def own_shape(kind: Attribute, slices: int) -> tuple[int, ...]:
     """The shape of what a slice has of a tensor: of one whose rows are spread, its share of the rows."""
     assert isinstance(kind, TensorType)
     shape, placement = kind.get_shape(), placement_of(kind)
+    if isinstance(placement, GridAttr):
+        *lead, size = shape
+        if placement.block.data:
+            lead[-1] //= slices // placement.columns.data
+        return (*lead, size // placement.columns.data)
     if not isinstance(placement, SpreadAttr):
         return shape
     dim = placement.dim.data

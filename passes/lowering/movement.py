@@ -8,9 +8,10 @@ from math import prod
 from npuc.ir import graph, tile
 from npuc.ir.shapes import row_major_strides
 from npuc.passes.constants import constant_of
-from npuc.passes.lowering import spread
+from npuc.passes.lowering import grids, spread
 from npuc.passes.lowering.emitter import element_bytes
 from npuc.passes.lowering.function import FunctionLowering, element_type, is_spread, nest_over
+from npuc.passes.lowering.grids import grid_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense, on_slice, reshape_strides
 from xdsl.dialects.builtin import MemRefType, TensorType, f32
 from xdsl.ir import Block, SSAValue
@@ -116,16 +117,18 @@ def lower_constant(low: FunctionLowering, op: graph.ConstantOp) -> None:
 
 
 def lower_relayout(low: FunctionLowering, op: graph.RelayoutOp) -> None:
-    """Between main memory, replicated and sliced."""
+    """Between main memory, replicated and sliced, and from the first two to a grid."""
     if is_spread(op.input) or is_spread(op.result):
         spread.lower_relayout(low, op)
         return
     if low.on_host(op.result):
         _store_indices(low, op)
         return
-    view = low.view(op.input)
+    view, grid = low.view(op.input), grid_of(op.result)
     target = low.fresh(op.result)
-    if low.on_host(op.input):
+    if grid is not None and not view.chunk:
+        grids.load(low.emit, view, target, grid, everywhere=not low.on_host(op.input))
+    elif low.on_host(op.input):
         _load_input(low, view, target)
     elif view.chunk and not target.chunk:
         low.define(op.result, gather(low, view))

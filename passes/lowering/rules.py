@@ -8,11 +8,13 @@ from typing import Literal
 
 from npuc.ir import graph, tile
 from npuc.ir.tile import Limit, Step
+from npuc.ir.tile_placements import GridAttr
 from npuc.passes.algorithms.chains import split_chain
 from npuc.passes.constants import constant_of
 from npuc.passes.live_bytes import overwrites
 from npuc.passes.lowering.elementwise import BINARY_STEP, UNARY_STEPS, constant_steps, imm, stash
 from npuc.passes.lowering.function import Deferred, FunctionLowering, element_type
+from npuc.passes.lowering.grids import grid_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import MemRefType, f32, i1
 from xdsl.ir import Operation, SSAValue
@@ -124,13 +126,21 @@ def _combined(low: FunctionLowering, lhs: SSAValue, rhs: SSAValue, result: SSAVa
 
 
 def reduce_last(
-    low: FunctionLowering, x: View, before: tuple[Step, ...], kind: str, after: tuple[Step, ...]
+    low: FunctionLowering,
+    x: View,
+    before: tuple[Step, ...],
+    kind: str,
+    after: tuple[Step, ...],
+    grid: GridAttr | None = None,
 ) -> View:
-    """Reduces the last dimension (over the slices too where it is cut) → replicated [..., 1] in f32.
+    """Reduces the last dimension (over the slices too where it is cut) → [..., 1] in f32.
 
     With steps afterwards the result lies in the vector registers if it fits there.
+
+    Args:
+        grid: on which the view is a slice's part of a tensor; each row of it has the same results.
     """
-    reduced = _reduce_dims(low, x, (len(x.shape) - 1,), before, kind)
+    reduced = _reduce_dims(low, x, (len(x.shape) - 1,), before, kind, grid)
     if not after:
         return reduced
     target = _in_registers(low, reduced.shape) or reduced
@@ -159,8 +169,9 @@ def _reduce_dims(
     dims: tuple[int, ...],
     before: tuple[Step, ...],
     kind: str,
+    grid: GridAttr | None = None,
 ) -> View:
-    """Reduces dimensions to size 1 → replicated, in f32. The reduced ones are the innermost of the nest."""
+    """Reduces dimensions to size 1, in f32. The reduced ones are the innermost of the nest."""
     emit = low.emit
     out = emit.replicated(tuple(1 if d in dims else n for d, n in enumerate(x.shape)), f32)
     order = [*(d for d in range(len(x.shape)) if d not in dims), *dims]
@@ -174,6 +185,8 @@ def _reduce_dims(
         limit = Limit(order.index(len(x.shape) - 1), x.size, x.chunk)
     if x.chunk and emit.geometry.slices > 1:
         chain.append(Step(f"ring_{kind}"))
+    if grid is not None:
+        chain.append(Step(f"ring_{kind}", "imm", grid.columns.data))
     reduced = tuple(range(len(order) - len(dims), len(order)))
     nest = Nest(tuple(x.shape[d] for d in order), walks)
     emit.emit_pass(nest, reduce=reduced, chain=chain, limit=limit)
@@ -182,21 +195,29 @@ def _reduce_dims(
 
 def lower_rms_norm(low: FunctionLowering, op: graph.RmsNormOp) -> None:
     """x · rsqrt(mean(x²) + eps) · (offset + weight)."""
-    x = low.view(op.input)
-    after = (imm("mul", 1.0 / x.size), imm("add", float(op.eps.value.data)), Step("sqrt"), imm("rdiv", 1.0))
-    scale = reduce_last(low, x, (stash("mul"),), "add", after)
+    x, grid = low.view(op.input), grid_of(op.input)
+    scale = reduce_last(low, x, (stash("mul"),), "add", _root(op), grid)
     _scale_by_weight(low, op, x, scale, op.weight, None, float(op.offset.value.data))
 
 
 def lower_layer_norm(low: FunctionLowering, op: graph.LayerNormOp) -> None:
     """(x − mean) · rsqrt(var + eps) · weight + bias."""
-    x = low.view(op.input)
-    mean = reduce_last(low, x, (), "add", (imm("mul", 1.0 / x.size),))
+    x, grid = low.view(op.input), grid_of(op.input)
+    mean = reduce_last(low, x, (), "add", (_mean(op),), grid)
     centred = low.emit.like(x.logical_shape, f32, x.chunk)
     _with(low, x, "sub", mean, centred)
-    after = (imm("mul", 1.0 / x.size), imm("add", float(op.eps.value.data)), Step("sqrt"), imm("rdiv", 1.0))
-    scale = reduce_last(low, centred, (stash("mul"),), "add", after)
+    scale = reduce_last(low, centred, (stash("mul"),), "add", _root(op), grid)
     _scale_by_weight(low, op, centred, scale, op.weight, op.bias, 0.0)
+
+
+def _mean(op: graph.RmsNormOp | graph.LayerNormOp) -> Step:
+    """The mean over the last dimension, from its sum."""
+    return imm("mul", 1.0 / graph.static_shape(op.input)[-1])
+
+
+def _root(op: graph.RmsNormOp | graph.LayerNormOp) -> tuple[Step, ...]:
+    """1 / √(mean + eps), from the sum of squares."""
+    return _mean(op), imm("add", float(op.eps.value.data)), Step("sqrt"), imm("rdiv", 1.0)
 
 
 def _scale_by_weight(

@@ -16,10 +16,10 @@ from npuc.ir.graph_types import shape_of, static_shape
 from npuc.ir.interpret import Caches, Runtime
 from npuc.ir.interpret_tile import TileMemory, interpret_tile
 from npuc.ir.shapes import evaluate
-from npuc.ir.tile_placements import HostAttr, SlicedAttr, SpreadAttr
+from npuc.ir.tile_placements import GridAttr, HostAttr, SlicedAttr, SpreadAttr
 from npuc.ir.torch_types import torch_type
 from npuc.passes.checking import Figures, compare, worst
-from npuc.passes.evaluation import AnyLevel, cache_shapes, token_major
+from npuc.passes.evaluation import AnyLevel, cache_shapes, on_grid, token_major
 from npuc.passes.placing import placement_of
 from npuc.passes.specialized import buckets_of
 from npuc.runtime.packing import pack
@@ -234,5 +234,7 @@ def placed(value: Tensor, kind: Attribute, buffer: MemRefType[Attribute], paddin
     own = value.expand(slices, *value.shape)
     if isinstance(placement, SpreadAttr):
         own = value.unflatten(placement.dim.data, (-1, slices)).movedim(placement.dim.data + 1, 0)
+    if isinstance(placement, GridAttr):
+        own = on_grid(value, placement, slices)
     rows[:, : own[0].numel()] = own.flatten(1)
     return rows.flatten()

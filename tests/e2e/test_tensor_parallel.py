@@ -181,12 +181,22 @@ def test_the_link_carries_the_least_bytes(chips: Chips, capsys: Capture) -> None
     assert meetings.count("system") == 2 * chips.steps
 
 
-@pytest.mark.parametrize("machine", ["rngd", "two of two cores", "four of one"])
-def test_groups_of_rows_take_turns(machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("machine", "hidden"),
+    [
+        ("rngd", 64),  # shares of rows are cut
+        ("rngd", 1024),  # they lie on a grid of slices
+        ("two of two cores", 64),
+        ("four of one", 64),
+    ],
+)
+def test_groups_of_rows_take_turns(
+    machine: str, hidden: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sums of both groups are under way at once; a model so small would gain nothing by it."""
     monkeypatch.setattr(stagger_rows, "pays", lambda *_: True)
     target = _small(machine, tmp_path) if machine in SMALL else machine
-    save_random("LlamaConfig", EIGHT_HEADS, tmp_path / "model")
+    save_random("LlamaConfig", {**EIGHT_HEADS, "hidden_size": hidden}, tmp_path / "model")
     flags = ["-t", target, "--prefill-buckets", "1x128", "--tensor-parallel", "4", "--check=phases"]
     assert irc.main(["compile", str(tmp_path / "model"), *flags, "-o", str(tmp_path / "out")]) == 0
     device = FirstRunsSanitized(Artifact(tmp_path / "out"))

@@ -55,6 +55,40 @@ def test_a_cast_rounds_where_the_ir_says_so() -> None:
     assert torch.equal(run(lowered(text), x), expected)
 
 
+NORM = """
+  graph.weight @g : tensor<1024xf32> sources [{}]
+  tile.packed @g0 of @g : memref<1024xf32, "hbm"> recipe [pad [1024]] offset 0 stride 0
+"""
+
+
+@pytest.mark.parametrize(("block", "columns"), [(1, 4), (2, 8), (4, 32), (8, 64)])
+def test_norms_on_a_grid_of_slices(block: int, columns: int) -> None:
+    """Rows are dealt to the grid's rows in blocks, two of them to each; a row's sum is over its columns."""
+    down = 64 // columns
+    rows, kind = 2 * block * down, "tensor<1xROWSx1024xf32, #tile.grid<BLOCK, COLUMNS>>"
+    text = f"""
+      func.func private @body(%x : {kind}) -> {kind} {{
+        %g = graph.param @g0 : tensor<1024xf32, #tile.grid<0, COLUMNS>>
+        %whole = graph.param @g0 : tensor<1024xf32, #tile.replicated>
+        %h = graph.relayout %whole : tensor<1024xf32, #tile.grid<0, COLUMNS>>
+        %a = graph.add %x, %h : {kind}
+        %b = graph.rms_norm %a, %g eps 1.0e-05 : {kind}
+        func.return %b : {kind}
+      }}"""
+    for name, number in {"ROWS": rows, "BLOCK": block, "COLUMNS": columns}.items():
+        text = text.replace(name, str(number))
+    torch.manual_seed(0)
+    x, g = torch.randn(rows, 1024), torch.randn(1024)
+
+    def parts(value: torch.Tensor) -> torch.Tensor:
+        dealt = value.view(2, down, block, columns, 1024 // columns)
+        return dealt.permute(1, 3, 0, 2, 4).reshape(64, -1).contiguous()
+
+    expected = torch.nn.functional.rms_norm((x + g).double(), (1024,), g.double(), 1e-5).float()
+    found = run(lowered(text, NORM), parts(x), {"g0": g})
+    torch.testing.assert_close(found, parts(expected), rtol=2e-6, atol=2e-6)
+
+
 FP8 = """
   graph.weight @w : tensor<256x256xf8E4M3FN> sources [{}]
   tile.packed @w0 of @w : memref<1xPARTSx64x4xWIDTHxf8E4M3FN, "hbm"> recipe [

@@ -103,8 +103,13 @@ class NaivePass:
                 kind, values, lambda key: (key[0], self.kept(key[1])), self.spec.limit is not None
             )
         if scope == "ring":
-            total = self.fold(kind, values, lambda key: key[1], False)
-            return {key: total[key[1]] for key in values}
+            neighbours = int(step.value) if step.source == "imm" else self.spec.slices
+
+            def group(key: Any) -> Any:
+                return key[0] // neighbours, key[1]
+
+            total = self.fold(kind, values, group, False)
+            return {key: total[group(key)] for key in values}
         if step.op in UNARY:
             return {key: F(UNARY[step.op](v)) for key, v in values.items()}
 

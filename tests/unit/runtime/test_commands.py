@@ -55,7 +55,7 @@ class Drawn:
         self.draw = draw
         nest = draw(st.integers(1, 4))
         self.size = [draw(st.integers(1, 4)) for _ in range(nest)]
-        self.slices = draw(st.integers(1, 3))
+        self.slices = draw(st.integers(1, 4))
         self.ring = draw(st.sampled_from([None, *range(nest)]))
         if self.ring is not None:
             self.size[self.ring] = self.slices
@@ -112,7 +112,10 @@ class Drawn:
             kind = self.draw(st.sampled_from(["reduce_add", "reduce_max", "reduce_min"]))
             chain.insert(self.draw(st.integers(0, len(chain))), Step(kind))
         if self.draw(st.integers(0, 3)) == 0:
-            chain.append(Step(self.draw(st.sampled_from(["ring_add", "ring_max", "ring_min"]))))
+            ring = self.draw(st.sampled_from(["ring_add", "ring_max", "ring_min"]))
+            groups = [n for n in range(1, self.slices + 1) if self.slices % n == 0]
+            size = self.draw(st.none() | st.sampled_from(groups))
+            chain.append(Step(ring) if size is None else Step(ring, "imm", size))
         return tuple(chain)
 
     def check(self, mask_limit: int, limit: int) -> None:
