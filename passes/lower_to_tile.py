@@ -15,7 +15,7 @@ from npuc.passes.algorithms.chains import VectorUnits, vector_units
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.algorithms.regions import align
 from npuc.passes.live_bytes import live_bytes
-from npuc.passes.lowering import attention, caches, collectives, linear, movement, rules
+from npuc.passes.lowering import attention, caches, collectives, exchange, linear, movement, rules
 from npuc.passes.lowering.emitter import Emitter
 from npuc.passes.lowering.function import Deferred, FunctionLowering, own_shape
 from npuc.passes.lowering.turns import turns
@@ -68,9 +68,9 @@ RULES: dict[type[Operation], Rule] = {
     graph.KvUpdateOp: caches.lower_kv_update,
     graph.AttentionOp: attention.lower_attention,
     dist.AllReduceOp: collectives.lower_all_reduce,
-    dist.AllGatherOp: collectives.lower_all_gather,
+    dist.AllGatherOp: exchange.lower_all_gather,
     dist.ReduceScatterOp: collectives.lower_reduce_scatter,
-    dist.ShardSliceOp: collectives.lower_shard_slice,
+    dist.ShardSliceOp: exchange.lower_shard_slice,
     **dict.fromkeys(graph.UNARY.values(), rules.lower_unary),
     **dict.fromkeys(graph.BINARY.values(), rules.lower_binary),
 }
