@@ -243,10 +243,10 @@ class PassKernel:
     def _step(self, step: Step) -> Stage:
         """Step 4: one step of the chain."""
         scope, _, kind = step.op.partition("_")
+        if kind in REDUCTIONS and scope == "ring":
+            return self._ring(step, kind)
         if kind in REDUCTIONS:
-            return (
-                self._reduce(kind, rings=step.source == RING) if scope == "reduce" else self._ring(step, kind)
-            )
+            return self._reduce(kind, rings=step.source == RING)
         read = None
         shape, in_place = self.shape, self.fresh
         if step.op in UNARY:
