@@ -13,12 +13,33 @@ from npuc.passes.row_tiles import ROWS
 from npuc.passes.specialized import sizes_of
 from xdsl.dialects.builtin import IntAttr, ModuleOp
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, BlockArgument, Operation, SSAValue, Use
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue, Use
 
 REQUEST = 256
 """Bytes that the DMA engine moves as fast as fewer."""
 CUTTING = (dist.ReduceScatterOp, dist.ShardSliceOp)
 """What gives a rank its share of the rows."""
+
+
+def share_grid(kind: SSAValue | Attribute, geometry: Geometry) -> GridAttr | None:
+    """The grid of slices on which a rank's share of some rows lies; None where it cannot be cut so.
+
+    A sum over ranks is cut into a chunk of each row for every slice. A part on the grid is some slices'
+    chunks of blocks of rows: each chunk of a block is to be a whole request of a copy, and each row of the
+    part has to be whole requests, even with one byte an element.
+
+    Args:
+        kind: the share's type, [1, rows, size].
+    """
+    _, rows, width = graph.static_shape(kind)
+    chunk, slices = geometry.chunk(width), geometry.slices
+    sizes = [n for n in range(1, rows + 1) if rows % n == 0 and slices % (rows // n) == 0]
+    blocks = [n for n in sizes if chunk * (rows // n) % REQUEST == 0]
+    if not blocks or chunk * slices != width:
+        return None
+    row = chunk * storage_bits(graph.element_of(kind)) // 8
+    block = next((n for n in blocks if n * row >= REQUEST), blocks[-1])
+    return GridAttr(IntAttr(block), IntAttr(slices // (rows // block)))
 
 
 @dataclass
@@ -64,24 +85,9 @@ class Shares:
         return graph.static_shape(value)[ROWS] < sizes_of(bucket).new_tokens
 
     def grid(self, geometry: Geometry) -> GridAttr | None:
-        """The grid of slices that shares lie on; None where their columns cannot be cut so.
-
-        A sum over ranks is cut into a chunk of each row for every slice. A part on the grid is some slices'
-        chunks of blocks of rows: each chunk of a block is to be a whole request of a copy, and each row of
-        the part has to be whole requests, even with one byte an element.
-        """
+        """The grid of slices that shares lie on, if they lie on one."""
         cut = next((op for op in self.function.walk() if isinstance(op, CUTTING)), None)
-        if cut is None:
-            return None
-        _, rows, width = graph.static_shape(cut.result)
-        chunk, slices = geometry.chunk(width), geometry.slices
-        sizes = [n for n in range(1, rows + 1) if rows % n == 0 and slices % (rows // n) == 0]
-        blocks = [n for n in sizes if chunk * (rows // n) % REQUEST == 0]
-        if not blocks or chunk * slices != width:
-            return None
-        row = chunk * storage_bits(graph.element_of(cut.result)) // 8
-        block = next((n for n in blocks if n * row >= REQUEST), blocks[-1])
-        return GridAttr(IntAttr(block), IntAttr(slices // (rows // block)))
+        return cut and share_grid(cut.result, geometry)
 
     def all_meet(self, value: SSAValue) -> bool:
         """Whether all that take a weight put it together with shares."""

@@ -52,6 +52,8 @@ from npuc.passes.lowering.function import FunctionLowering, is_spread
 from npuc.passes.lowering.grids import grid_of
 from npuc.passes.lowering.movement import gather
 from npuc.passes.lowering.views import Nest, View, Walk, dense
+from npuc.passes.shares import share_grid
+from xdsl.dialects.builtin import TensorType
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import PassFailedException
 
@@ -72,7 +74,10 @@ def lower_all_reduce(low: FunctionLowering, op: dist.AllReduceOp) -> None:
         two_steps.append(_InTwoSteps(low, op, view, pieces=chips))
     if is_spread(op.result):
         target = low.fresh(op.result)
-        low.emit.cheapest_of([partial(way.emit_spread, target) for way in two_steps], ranks)
+        ways = [partial(way.emit_spread, target) for way in two_steps]
+        if chips == 1 and (grid := two_steps[0].grid()) is not None:
+            ways.insert(0, partial(two_steps[0].emit_spread, target, grid))
+        low.emit.cheapest_of(ways, ranks)
         low.define(op.result, target)
         return
     ways: list[Callable[[], View]] = [way.emit for way in two_steps]
@@ -221,10 +226,21 @@ class _InTwoSteps(_AllReduce):
         result = self._read(Walk(sums, (share, slices * share, 1)), (self.ranks, share), self.again)
         return self._as_input(result.buffer)
 
-    def emit_spread(self, target: View) -> View:
-        """The copies and the sum; the result's rows are spread."""
+    def grid(self) -> GridAttr | None:
+        """The grid of slices that a rank's share may lie on."""
+        share = 1, self.view.shape[1] // self.ranks, self.view.size
+        return share_grid(TensorType(self.view.element, share), self.emit_.geometry)
+
+    def emit_spread(self, target: View, grid: GridAttr | None = None) -> View:
+        """The copies and the sum, of shares on a grid or cut; the result's rows are spread."""
         core, chip = self._place()
-        return gather_from_ranks(self.low, self._share_of_rows(core, chip), target, core, self.again)
+        if grid is None:
+            share = self._share_of_rows(core, chip)
+        else:
+            part = 1, grid.block.data, self.view.size // grid.columns.data
+            share = dense(self.emit_.alloc(part, self.view.element), part)
+            self.emit_grid(share, grid)
+        return gather_from_ranks(self.low, share, target, core, self.again, grid)
 
     def emit_share(self) -> View:
         """Two copies and the sum of a rank's share of the rows."""
