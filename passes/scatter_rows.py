@@ -6,19 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from npuc.backends.machine import Machine
 from npuc.ir import dist, graph
 from npuc.ir.dist import MeshAttr
-from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.assign_shardings import AXIS
-from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.resizing import resize, update_signatures
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import BODY, is_layer
 from npuc.passes.row_dims import RowDims, row_dims
 from npuc.passes.row_tiles import ROWS, inputs_of, replace_by_tiles, tiled
 from npuc.passes.specialized import buckets_of
-from npuc.passes.split_rows import slice_bytes
 from npuc.passes.spread_rows import SPREAD, spread_functions
 from npuc.passes.target_option import machine_of
 from xdsl.context import Context
@@ -39,26 +35,25 @@ class ScatterRowsPass(ModulePass):
     All-reduces become reduce-scatters, and what linear layers take is gathered: the two halves of what an
     all-reduce does, so that as much is sent, or less where values are rounded between them. Residual sums
     and norms are of shares, and layers hand shares on. That is sequence parallelism (Korthikanti et al.,
-    "Reducing Activation Recomputation in Large Transformer Models", 2023). Where `stagger-rows` has made
-    groups of rows, a rank has a share of every group. What will be cut into tiles of rows, because all of it
-    does not fit the chip, stays as it is.
+    "Reducing Activation Recomputation in Large Transformer Models", 2023). It is done within the groups of
+    rows that `stagger-rows` makes: a rank has a share of every group.
     """
 
     name = "scatter-rows"
     target: str
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        machine = machine_of(self.target)
+        cores = machine_of(self.target).cores_per_chip
         for bucket in buckets_of(op):
             if SPREAD in bucket.attributes:
-                _scatter(bucket, machine)
+                _scatter(bucket, cores)
         update_signatures(op)
 
 
-def _scatter(bucket: ModuleOp, machine: Machine) -> None:
+def _scatter(bucket: ModuleOp, cores: int) -> None:
     """Scatters the rows of all layers of a bucket, or of none: layers hand on what the next ones take."""
     functions = spread_functions(bucket)
-    layers = [_plan(f, geometry_of(machine)) for f in functions if is_layer(f)]
+    layers = [_plan(function) for function in functions if is_layer(function)]
     found = [layer for layer in layers if layer is not None]
     kinds = {(layer.groups, layer.mesh) for layer in found}
     body = next(f for f in functions if f.sym_name.data == BODY)
@@ -66,7 +61,7 @@ def _scatter(bucket: ModuleOp, machine: Machine) -> None:
     if len(found) < len(layers) or len(kinds) != 1 or any(len(run.carried) > 1 for run in runs):
         return
     ((groups, mesh),) = kinds
-    if mesh.ranks <= machine.cores_per_chip:
+    if mesh.ranks <= cores:
         for layer in found:
             layer.rewrite()
         _scatter_between(runs, groups, mesh)
@@ -77,7 +72,7 @@ def _scatter_between(runs: Sequence[graph.LayersOp], groups: int, mesh: MeshAttr
     for run in runs:
         (value,), (output,) = run.carried, run.outputs
         if not isinstance(value.owner, graph.LayersOp):
-            run.operands[0] = _by_groups(value, groups, partial(_cut, mesh=mesh))
+            run.operands[0] = _by_groups(value, groups, partial(_cut, mesh=mesh)).outputs[0]
         resize({output: _sized(output, _rows(output) // mesh.ranks)})
     for run in runs:
         output = run.outputs[0]
@@ -90,15 +85,15 @@ class _Layer:
     """What is to become of a layer.
 
     Attributes:
-        tiles: its end, in groups of rows; None where all rows are one group.
+        tiles: its end, in groups of rows.
         groups: how many there are.
         shares: of what ranks will have shares; the hidden states are the first.
-        entering: the share that is gathered for what stands before the tiles.
-        meeting: those that are gathered in them; without tiles all that are.
+        entering: the share that is gathered for what stands before the end.
+        meeting: those that are gathered in it.
         mesh: of the ranks.
     """
 
-    tiles: graph.RowsOp | None
+    tiles: graph.RowsOp
     groups: int
     shares: list[SSAValue]
     entering: SSAValue
@@ -114,20 +109,18 @@ class _Layer:
             gathered = _gather(value, self.mesh)
             _put_behind(gathered, value)
             value.replace_uses_with_if(gathered.result, lambda use: self._takes_whole(use.operation))
-        block = _block_of(self.shares[0]) if self.tiles is None else self.tiles.body.block
-        for op in list(block.ops):
+        for op in list(self.tiles.body.block.ops):
             if isinstance(op, dist.AllReduceOp):
                 part = op.result.type
                 assert isinstance(part, TensorType)
                 scattered = dist.ReduceScatterOp(op.input, op.kind.data, ROWS, [AXIS], self.mesh, part)
                 take_attributes(scattered, op)
                 Rewriter.replace_op(op, scattered)
-        if self.tiles is not None:
-            self._enter()
+        self._enter()
 
     def _takes_whole(self, op: Operation) -> bool:
         """Whether an operation takes the rows of all ranks."""
-        local = isinstance(op, graph.YieldOp | ReturnOp | dist.AllGatherOp) or op is self.tiles
+        local = isinstance(op, graph.YieldOp | dist.AllGatherOp) or op is self.tiles
         return not local and not {*op.results} & {*self.shares}
 
     def _enter(self) -> None:
@@ -138,7 +131,8 @@ class _Layer:
                 [use for use in value.uses if use.operation is not self.tiles], self.groups, self.mesh
             )
             return
-        block = _block_of(hidden)
+        block = hidden.owner
+        assert isinstance(block, Block)
         region = [op for op in block.ops if op is not self.tiles and {*op.results} & {*self.shares}]
         inputs = {v: ROWS if v in self.shares else -1 for v in inputs_of(region)}
         tiles = tiled(region, inputs, value, _rows(value) // self.groups)
@@ -151,59 +145,28 @@ class _Layer:
         replace_by_tiles(region, value, tiles)
 
 
-def _block_of(argument: SSAValue) -> Block:
-    assert isinstance(argument.owner, Block)
-    return argument.owner
-
-
-def _plan(function: FuncOp, geometry: Geometry) -> _Layer | None:
+def _plan(function: FuncOp) -> _Layer | None:
     """What is to become of a layer; None where shares would not do."""
     block = function.body.block
     returned = block.last_op
     assert isinstance(returned, ReturnOp)
-    if len(returned.operands) > 1:
-        return None
     tiles = returned.operands[0].owner
-    if isinstance(tiles, graph.RowsOp) and _in_groups(tiles):
-        return _plan_of_groups(function, tiles)
-    dims, hidden = row_dims(function), block.args[0]
-    shares, gathered = _shares_in(block, [hidden], dims)
-    live = live_bytes(block, lambda value: slice_bytes(value, geometry))
-    fits = max(live.values()) <= room(geometry)  # what does not is cut into tiles of rows
-    if returned.operands[0] not in shares or not fits or not _take_turns(block, gathered, False):
+    if not isinstance(tiles, graph.RowsOp) or not _in_groups(tiles) or len(returned.operands) > 1:
         return None
-    return _layer(None, block, shares, hidden, gathered)
-
-
-def _plan_of_groups(function: FuncOp, tiles: graph.RowsOp) -> _Layer | None:
-    """What is to become of a layer whose end is in groups of rows."""
-    block, inner = function.body.block, tiles.body.block
-    dims, hidden = row_dims(function), block.args[0]
+    dims, hidden, inner = row_dims(function), block.args[0], tiles.body.block
     outside, entering = _shares_in(block, [hidden], dims)
     taken = [a for a, value in zip(inner.args, tiles.inputs, strict=True) if value is hidden]
     inside, meeting = _shares_in(inner, taken, dims)
+    sums = [op for op in inner.ops if isinstance(op, dist.AllReduceOp)]
     once = len(entering) == 1 and outside[-1] is entering[0] and not {*tiles.inputs} & {*outside[1:]}
-    if not once or not {*tiles.yielded.values} <= {*inside} or not _take_turns(inner, meeting, True):
-        return None
-    return _layer(tiles, inner, [*outside, *inside, *tiles.outputs], entering[0], meeting)
-
-
-def _layer(
-    tiles: graph.RowsOp | None,
-    block: Block,
-    shares: list[SSAValue],
-    entering: SSAValue,
-    gathered: list[SSAValue],
-) -> _Layer | None:
-    """The layer, if its sums are over all ranks, of rows that can be dealt to them."""
-    sums = [op for op in block.ops if isinstance(op, dist.AllReduceOp)]
-    if len({(op.mesh, op.over) for op in sums}) != 1:
+    kept = {*tiles.yielded.values} <= {*inside} and _take_turns(inner, meeting)
+    if not once or not kept or len({(op.mesh, op.over) for op in sums}) != 1:
         return None
     mesh, rows = sums[0].mesh, _rows(sums[0].result)
     if sums[0].group_size != mesh.ranks or rows % mesh.ranks:
         return None
-    groups = 1 if tiles is None else _rows(tiles.outputs[0]) // rows
-    return _Layer(tiles, groups, shares, entering, gathered, mesh)
+    groups, shares = _rows(tiles.outputs[0]) // rows, [*outside, *inside, *tiles.outputs]
+    return _Layer(tiles, groups, shares, entering[0], meeting, mesh)
 
 
 def _shares_in(
@@ -232,31 +195,25 @@ def _in_groups(op: Operation) -> bool:
     return isinstance(op, graph.RowsOp) and op.unrolled is not None
 
 
-def _take_turns(block: Block, gathered: Sequence[SSAValue], first: bool) -> bool:
-    """Whether sums and gathers take turns, with sums first (or not) and last: their exchange buffers do."""
+def _take_turns(block: Block, gathered: Sequence[SSAValue]) -> bool:
+    """Whether sums and gathers take turns, sums first and last: their exchange buffers do."""
     found: list[bool] = []
     for op in block.ops:
         found += [True] * isinstance(op, dist.AllReduceOp) + [False] * bool({*op.results} & {*gathered})
-    if any(isinstance(value.owner, Block) for value in gathered):
-        found.insert(0, False)  # the hidden states as they are
-    return found == [first != bool(turn % 2) for turn in range(len(found))] and found[-1:] == [True]
+    return found == [turn % 2 == 0 for turn in range(2 * len(gathered) + 1)]
 
 
 def _gather_for(uses: Sequence[Use], groups: int, mesh: MeshAttr) -> None:
     """Gathers a share for those that take it whole."""
     if uses:
         value = uses[0].operation.operands[uses[0].index]
-        whole = _by_groups(value, groups, partial(_gather, mesh=mesh))
+        whole = _by_groups(value, groups, partial(_gather, mesh=mesh)).outputs[0]
         for use in uses:
             use.operation.operands[use.index] = whole
 
 
-def _by_groups(value: SSAValue, groups: int, make: Callable[[SSAValue], dist.CollectiveOp]) -> SSAValue:
+def _by_groups(value: SSAValue, groups: int, make: Callable[[SSAValue], dist.CollectiveOp]) -> graph.RowsOp:
     """A collective of each group of a tensor's rows, behind it."""
-    if groups == 1:
-        whole = make(value)
-        _put_behind(whole, value)
-        return whole.result
     body = Block(arg_types=[_typed(value, _rows(value) // groups)])
     (part,) = body.args
     part.name_hint = value.name_hint
@@ -266,7 +223,7 @@ def _by_groups(value: SSAValue, groups: int, make: Callable[[SSAValue], dist.Col
     rows.unrolled = UnitAttr()
     _put_behind(rows, value)
     take_attributes(made, rows)
-    return rows.outputs[0]
+    return rows
 
 
 def _cut(value: SSAValue, mesh: MeshAttr) -> dist.CollectiveOp:
