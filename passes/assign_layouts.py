@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from npuc.passes.algorithms.geometry import geometry_of
 from npuc.passes.placing import Assigner, H, Placement, with_placement
 from npuc.passes.roles import BODY, HEADS, is_head
 from npuc.passes.specialized import buckets_of
@@ -30,7 +29,7 @@ class AssignLayoutsPass(ModulePass):
     target: str
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        geometry = geometry_of(machine_of(self.target))
+        machine = machine_of(self.target)
         for bucket in buckets_of(op):
             functions = [f for f in bucket.body.block.ops if isinstance(f, FuncOp)]
             spread = SPREAD in bucket.attributes
@@ -40,7 +39,7 @@ class AssignLayoutsPass(ModulePass):
                 if function.sym_name.data in HEADS:
                     continue
                 chosen = head if is_head(function) else body
-                placed[function.sym_name.data] = chosen(geometry, placed).run(function)
+                placed[function.sym_name.data] = chosen(machine, placed).run(function)
             for function in functions:
                 if function.sym_name.data in HEADS:
                     _place_entry(function, placed)

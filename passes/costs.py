@@ -21,6 +21,9 @@ from npuc.passes.command_fields import (
 from xdsl.ir import SSAValue
 
 Spec = tile.PassSpec | tile.CopySpec
+Walk = tuple[tuple[int, ...], tuple[int, ...]]
+ABOUT = 1.05
+"""What costs so many times as much as something else costs about as much."""
 Choice = tuple[str, str]
 """A command and one of its queues."""
 
@@ -88,6 +91,22 @@ def cycles_together(machine: Machine, spec: Spec, buffers: Sequence[SSAValue], c
 def cheapest_together(machine: Machine, spec: Spec, operands: Mapping[str, Operand], cores: int) -> float:
     """Likewise, of what touches no other chip."""
     return min((time_together(machine, c, cores) for c in _costs(machine, spec, operands)), default=inf)
+
+
+def copy_cycles(
+    machine: Machine, size: tuple[int, ...], walks: Mapping[str, tuple[str, Walk]], bits: int, cores: int
+) -> float:
+    """What a copy takes that so many cores make at the same time.
+
+    Args:
+        size: its nest.
+        walks: of `src` and `dst`, the memory and the strides: in elements, and in slices.
+        bits: of an element, about.
+    """
+    kind = min(machine.element_types.values(), key=lambda kind: abs(kind.bits - bits)).name
+    ports = {name: tile.Port(i, 0, *walk) for i, (name, (_, walk)) in enumerate(walks.items())}
+    operands = {name: Operand(memory, kind, 0) for name, (memory, _) in walks.items()}
+    return cheapest_together(machine, tile.CopySpec(size, ports), operands, cores)
 
 
 def time_together(machine: Machine, cost: Cost, cores: int) -> float:

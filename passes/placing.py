@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
+from npuc.backends.machine import Machine
 from npuc.ir import dist, graph
 from npuc.ir.tile_placements import GridAttr, HostAttr, ReplicatedAttr, SlicedAttr, SpreadAttr
-from npuc.passes.algorithms.geometry import Geometry
+from npuc.passes.algorithms.geometry import Geometry, geometry_of
 from npuc.passes.rewriting import take_attributes
 from npuc.passes.roles import BODY, is_head
 from xdsl.dialects.builtin import IntAttr, TensorType
@@ -57,10 +58,15 @@ def _last(value: SSAValue) -> int:
 class Assigner:
     """Placements of one function."""
 
-    geometry: Geometry
+    machine: Machine
     callees: dict[str, list[Placement]]
     demand: dict[SSAValue, Placement] = field(default_factory=dict)
     copies: dict[tuple[SSAValue, Attribute], SSAValue] = field(default_factory=dict)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where things can lie on the machine."""
+        return geometry_of(self.machine)
 
     def run(self, function: FuncOp) -> list[Placement]:
         """Assigns the function's values; returns its arguments' placements."""

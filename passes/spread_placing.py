@@ -68,7 +68,7 @@ class SpreadAssigner(Assigner):
     def run(self, function: FuncOp) -> list[Placement]:
         """Assigns the function's values; returns its arguments' placements."""
         self.rows, self.shares = row_dims(function), Shares(function)
-        self.grid = self.shares.grid(self.geometry)
+        self.grid = self.shares.grid(self.machine)
         return super().run(function)
 
     def argument_placement(self, function: FuncOp, argument: BlockArgument) -> Placement:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import inf, prod
 
 from npuc.backends.machine import Machine
-from npuc.ir import dist, graph, tile
+from npuc.ir import dist, graph
 from npuc.passes.algorithms.geometry import Geometry, geometry_of
-from npuc.passes.command_fields import Operand, element_name
-from npuc.passes.costs import cheapest_together
+from npuc.passes.command_fields import element_name
+from npuc.passes.costs import copy_cycles
 from npuc.passes.live_bytes import live_bytes, room
 from npuc.passes.pack_weights import storage_bits, storage_type
 from npuc.passes.row_dims import RowDims, row_dims
@@ -151,9 +151,5 @@ def _multiplying(linears: Sequence[graph.LinearOp], rows: int, machine: Machine)
 def _copying(machine: Machine, ranks: int, size: int) -> float:
     """Cycles of a copy of so many bytes to each slice, when so many ranks make theirs."""
     geometry = geometry_of(machine)
-    strides = {"src": ((size, 1), ()), "dst": ((0, 1), (1, 0))}
-    ports = {name: tile.Port(i, 0, *walk) for i, (name, walk) in enumerate(strides.items())}
-    kind = min(machine.element_types.values(), key=lambda kind: abs(kind.bits - 8)).name
-    memories = {"src": geometry.main, "dst": geometry.local}
-    operands = {name: Operand(memory, kind, 0) for name, memory in memories.items()}
-    return cheapest_together(machine, tile.CopySpec((machine.slices, size), ports), operands, ranks)
+    walks = {"src": (geometry.main, ((size, 1), ())), "dst": (geometry.local, ((0, 1), (1, 0)))}
+    return copy_cycles(machine, (machine.slices, size), walks, 8, ranks)

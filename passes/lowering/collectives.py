@@ -229,7 +229,7 @@ class _InTwoSteps(_AllReduce):
     def grid(self) -> GridAttr | None:
         """The grid of slices that a rank's share may lie on."""
         share = 1, self.view.shape[1] // self.ranks, self.view.size
-        return share_grid(TensorType(self.view.element, share), self.emit_.geometry)
+        return share_grid(TensorType(self.view.element, share), self.ranks, self.emit_.machine)
 
     def emit_spread(self, target: View, grid: GridAttr | None = None) -> View:
         """The copies and the sum, of shares on a grid or cut; the result's rows are spread."""

@@ -13,7 +13,7 @@ from npuc.ir.tile import CopySpec, Limit, PassSpec, Port, Step
 from npuc.passes.algorithms.chains import VectorUnits, split_chain
 from npuc.passes.algorithms.contractions import Axis, orders
 from npuc.passes.algorithms.geometry import Geometry
-from npuc.passes.costs import cheapest, cycles_together, operands_of
+from npuc.passes.costs import ABOUT, cheapest, cycles_together, operands_of
 from npuc.passes.lowering.views import Nest, View, Walk, dense
 from xdsl.dialects.builtin import LocationAttr, MemRefType, UnknownLoc, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
@@ -21,8 +21,6 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 T = TypeVar("T")
 Command = tile.PassOp | tile.CopyOp
 
-ABOUT = 1.05
-"""What costs so many times as much as something else costs about as much."""
 BLOCKS = (4, 8, 16, 32, 64)
 """How much of what a reduction keeps may run inside its reduced loop."""
 
